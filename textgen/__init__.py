@@ -1,0 +1,3 @@
+"""Self-hosted asynchronous text generation on Celery."""
+
+__version__ = "0.1.0"

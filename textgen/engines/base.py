@@ -1,0 +1,97 @@
+"""What an engine is: the base class, what it is given and what it yields.
+
+An engine turns one request into text. It knows nothing of Celery or Redis, so that it can be
+called, tested and replaced on its own.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from textgen.lifecycle import Usage
+from textgen.settings import Settings
+
+FinishReason = Literal["stop", "length", "content_filter"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRequest:
+    """One attempt at a task, with every parameter settled or left to the engine (None)."""
+
+    task_id: str
+    #: 1 for the first attempt.
+    attempt: int
+    #: The conversation, oldest first: {`role`, `content`}. A plain prompt is one user message.
+    messages: tuple[dict[str, str], ...]
+    max_tokens: int
+    model: str | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    #: The submitter's own; engines other than the mock have no business with it.
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of text, in order."""
+
+    text: str
+    #: Tokens that the piece stands for.
+    tokens: int = 1
+    #: Tokens of the prompt, where the engine knows them by now.
+    prompt_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The end of a complete text: always the last thing yielded, exactly once."""
+
+    reason: FinishReason
+    usage: Usage
+    #: Name of the model that wrote the text.
+    model: str | None = None
+
+
+class Engine(ABC):
+    """A source of text. One instance serves all threads of its process."""
+
+    #: The name users give in `engine`.
+    name: ClassVar[str]
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @classmethod
+    def missing(cls, settings: Settings) -> str | None:
+        """Say in one sentence what keeps this engine from working here, or None if nothing does.
+
+        It must be cheap: no model is loaded and no provider is called.
+        """
+        return None
+
+    def setup(self) -> None:
+        """Load what generation needs; called once per process, after fork, before `generate`.
+
+        Raises:
+            PermanentEngineError: The engine cannot work here; the message says what to do.
+        """
+
+    @abstractmethod
+    def generate(self, request: EngineRequest) -> Iterator[Chunk | Finish]:
+        """Generate text for `request`, piece by piece.
+
+        The caller may stop at any piece by closing the iterator: the engine then stops working on
+        the request. Every wait on a socket has a time-out.
+
+        Yields:
+            Any number of `Chunk`, then one `Finish`.
+
+        Raises:
+            TransientEngineError: Another attempt may succeed; carries `retry_after_s` if known.
+            PermanentEngineError: No attempt can succeed; the message tells the user why.
+        """

@@ -1,0 +1,99 @@
+"""Every error that textgen raises on purpose, sorted by cause under one root.
+
+An error that may cross a process boundary takes one message argument, because an exception is
+rebuilt from its arguments on the other side. Messages never hold a prompt, a result or a key.
+"""
+
+from __future__ import annotations
+
+
+class TextgenError(Exception):
+    """The root of every error of this package; catch it to catch them all."""
+
+
+class ConfigurationError(TextgenError):
+    """A setting is missing, contradictory or unusable; its message names the setting."""
+
+
+class InvalidRequest(TextgenError):
+    """What was submitted cannot be a generation request; the submitter corrects the fields named.
+
+    Attributes:
+        errors: One `{"field": …, "reason": …}` for each thing that is wrong; never its value.
+    """
+
+    errors: tuple[dict[str, str], ...] = ()
+
+    @classmethod
+    def of(cls, *errors: dict[str, str]) -> InvalidRequest:
+        """Make the error whose message lists all of `errors`."""
+        made = cls("; ".join(f"{error['field']}: {error['reason']}" for error in errors))
+        made.errors = errors
+        return made
+
+
+class DuplicateTask(TextgenError):
+    """The task id given was used before, for another request; leave it out or choose a new one."""
+
+
+class UnknownTask(TextgenError):
+    """No task has this id, or its record has expired."""
+
+
+class TaskFinished(TextgenError):
+    """The task has already reached another terminal state, so this can no longer be done."""
+
+
+class GenerationFailed(TextgenError):
+    """The task ended in FAILED; the message is the record's error."""
+
+
+class GenerationCancelled(TextgenError):
+    """The task was cancelled, so it has no complete text."""
+
+
+class WaitTimeout(TextgenError):
+    """The task was not terminal when the wait was over; it goes on, and can be read later."""
+
+
+class Unavailable(TextgenError):
+    """A part of the system cannot be reached; repeat the call later.
+
+    Attributes:
+        retry_after_s: Seconds after which a repeated call is worth while.
+    """
+
+    retry_after_s: int = 5
+
+
+class BrokerUnavailable(Unavailable):
+    """The broker did not take the message in time; nothing of the submit will become visible."""
+
+
+class StoreUnavailable(Unavailable):
+    """Redis did not answer, or refused to write; nothing was queued."""
+
+
+class EngineError(TextgenError):
+    """An engine could not generate; the leaves say whether another attempt can help."""
+
+
+class TransientEngineError(EngineError):
+    """The attempt failed for a cause that passes; the task is tried again later.
+
+    Attributes:
+        retry_after_s: Seconds that the provider asked to wait, or None where it named none.
+    """
+
+    retry_after_s: float | None = None
+
+    @classmethod
+    def after(cls, message: str, retry_after_s: float) -> TransientEngineError:
+        """Make the error of a provider that said when to come back."""
+        made = cls(message)
+        made.retry_after_s = retry_after_s
+        return made
+
+
+class PermanentEngineError(EngineError):
+    """The request can never succeed with this engine as it stands; the task is FAILED at once."""

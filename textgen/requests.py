@@ -1,0 +1,201 @@
+"""What a submitter may ask for: the one model that validates requests, whatever way they came.
+
+HTTP, CLI, `.delay()` and messages of foreign producers all pass through `GenerationRequest`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import unicodedata
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic.types import Strict
+
+from textgen import engines
+from textgen.errors import InvalidRequest
+from textgen.settings import get_settings
+
+#: Levels of nesting allowed in `metadata`.
+MAX_METADATA_DEPTH = 8
+#: Stop sequences of one request, and the characters of one.
+MAX_STOPS, MAX_STOP_CHARS = 16, 200
+
+
+def _is_visible(text: str) -> bool:
+    """Whether any character would be seen: not a space, a control or a zero-width character."""
+    return any(unicodedata.category(c)[0] not in "ZC" for c in text)
+
+
+def _text(value: str) -> str:
+    if "\x00" in value:
+        raise ValueError("must not contain NUL")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("contains a lone surrogate, which is not text") from None
+    return value
+
+
+def _prompt(value: str) -> str:
+    if not _is_visible(value):
+        raise ValueError("must contain some visible text")
+    return value
+
+
+Text = Annotated[StrictStr, AfterValidator(_text)]
+Prompt = Annotated[Text, AfterValidator(_prompt)]
+Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+
+
+class Message(BaseModel):
+    """One turn of a conversation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    role: Literal["system", "user", "assistant"]
+    content: Prompt
+
+
+class GenerationRequest(BaseModel):
+    """A request for text: one of `prompt` and `messages`, and how to generate."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    prompt: Prompt | None = Field(None, description="The text to go on from, or the user's question.")
+    messages: list[Message] | None = Field(
+        None, min_length=1, max_length=1000, description="A conversation, instead of `prompt`."
+    )
+    engine: StrictStr | None = Field(
+        None, min_length=1, max_length=200, description="Name of the engine; the default one if left out."
+    )
+    model: StrictStr | None = Field(
+        None, min_length=1, max_length=200, description="Model of the engine; its own default if left out."
+    )
+    max_tokens: StrictInt | None = Field(None, ge=1, description="Tokens to generate at the most.")
+    temperature: Number | None = Field(None, ge=0, le=2, description="Randomness; 0 is deterministic.")
+    top_p: Number | None = Field(None, gt=0, le=1, description="Share of probability sampled from.")
+    stop: list[Annotated[Text, Field(min_length=1, max_length=MAX_STOP_CHARS)]] | None = Field(
+        None, max_length=MAX_STOPS, description="Texts at which generation ends."
+    )
+    seed: StrictInt | None = Field(None, ge=0, le=2**32 - 1, description="Makes sampling repeatable.")
+    priority: StrictInt = Field(5, ge=0, le=9, description="9 is the most urgent.")
+    lane: Literal["interactive", "bulk"] = Field("interactive", description="Which queue it waits in.")
+    metadata: dict[StrictStr, Any] = Field(default_factory=dict, description="Anything of your own.")
+    ttl_s: StrictInt | None = Field(
+        None, ge=1, le=31_536_000, description="Seconds that the finished task can be read."
+    )
+    deadline_s: StrictInt | None = Field(
+        None, ge=1, le=2_592_000, description="Seconds from now in which it must end."
+    )
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _one_stop(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("engine")
+    @classmethod
+    def _engine_exists(cls, value: str | None) -> str | None:
+        if value is not None and value not in engines.names():
+            raise ValueError(f"is not an engine; there are: {', '.join(engines.names())}")
+        return value
+
+    @field_validator("max_tokens")
+    @classmethod
+    def _tokens_within_limit(cls, value: int | None) -> int | None:
+        limit = get_settings().max_tokens_limit
+        if value is not None and value > limit:
+            raise ValueError(f"must be at most {limit}")
+        return value
+
+    @field_validator("metadata")
+    @classmethod
+    def _metadata_within_limits(cls, value: dict[str, Any]) -> dict[str, Any]:
+        _check_json(value, MAX_METADATA_DEPTH)
+        size, limit = len(json.dumps(value, ensure_ascii=False).encode()), get_settings().max_metadata_bytes
+        if size > limit:
+            raise ValueError(f"is {size} bytes as JSON, over the limit of {limit}")
+        return value
+
+    @model_validator(mode="after")
+    def _one_of_prompt_and_messages(self) -> GenerationRequest:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("give either prompt or messages")
+        size, limit = self.prompt_chars, get_settings().max_prompt_chars
+        if size > limit:
+            raise ValueError(f"the prompt has {size} characters, over the limit of {limit}")
+        return self
+
+    @property
+    def prompt_chars(self) -> int:
+        """Characters of the prompt, or of all messages together."""
+        return len(self.prompt or "") + sum(len(message.content) for message in self.messages or ())
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """How to generate: the record's `params`."""
+        names = ("engine", "model", "max_tokens", "temperature", "top_p", "stop", "seed")
+        return {name: getattr(self, name) for name in names}
+
+    def as_kwargs(self) -> dict[str, Any]:
+        """The arguments of the Celery task that ask for the same: only what was set."""
+        return self.model_dump(exclude_none=True, exclude_defaults=True)
+
+
+def _check_json(value: Any, depth: int) -> None:
+    """Raise ValueError unless `value` is plain JSON of at most `depth` levels."""
+    if depth < 0:
+        raise ValueError(f"is nested deeper than {MAX_METADATA_DEPTH} levels")
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise ValueError("must have strings as keys")
+        for key, item in value.items():
+            _check_json(key, depth)
+            _check_json(item, depth - 1)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _check_json(item, depth - 1)
+    elif isinstance(value, str):
+        _text(value)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("contains a number that JSON does not have")
+    elif not isinstance(value, (bool, int, float, type(None))):
+        raise ValueError("must be plain JSON")
+
+
+def parse_request(given: dict[str, Any]) -> GenerationRequest:
+    """Validate what a submitter gave.
+
+    Args:
+        given: Field name → value, of any type.
+
+    Raises:
+        InvalidRequest: With one entry for each field that is wrong; no entry holds a value.
+    """
+    try:
+        return GenerationRequest.model_validate(given)
+    except ValidationError as exc:
+        raise InvalidRequest.of(*field_errors(exc)) from None
+
+
+def field_errors(exc: ValidationError) -> list[dict[str, str]]:
+    """Turn pydantic's errors into `{"field", "reason"}` objects, without the values."""
+    listed = []
+    for error in exc.errors(include_input=False, include_url=False, include_context=False):
+        name = ".".join(str(part) for part in error["loc"]) or "body"
+        if "prompt has" in error["msg"] or "either prompt" in error["msg"]:
+            name = "prompt"
+        listed.append({"field": name, "reason": error["msg"].removeprefix("Value error, ")})
+    return listed

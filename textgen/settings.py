@@ -1,0 +1,282 @@
+"""The one reader of the environment, of `.env` and of the running stack's address file.
+
+Order of precedence: environment variables, `.env` in the working directory, the address file of
+this user's running `textgen up` (only where no connection is set at all), the defaults below.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from textgen.errors import ConfigurationError
+
+#: The fields that say where broker and store are: with any of them set, the address file is not
+#: looked at, so that half of one stack is never mixed with half of another.
+CONNECTION_FIELDS = frozenset(
+    {
+        "broker_url",
+        "redis_url",
+        "rabbitmq_host",
+        "rabbitmq_port",
+        "rabbitmq_user",
+        "rabbitmq_password",
+        "redis_host",
+        "redis_port",
+        "redis_password",
+    }
+)
+
+
+def state_home() -> Path:
+    """The folder of this user's textgen state (XDG base directories, `$XDG_STATE_HOME`)."""
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "textgen"
+
+
+def cache_home() -> Path:
+    """The folder of what can be fetched again, such as model weights (`$XDG_CACHE_HOME`)."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "textgen"
+
+
+def address_file() -> Path:
+    """Where `textgen up` writes how its broker and store are reached (mode 0600)."""
+    return state_home() / "address.json"
+
+
+def running_address() -> dict[str, Any]:
+    """Read the address of this user's running stack.
+
+    Returns:
+        The address file's object, or `{}` where there is none or its stack no longer runs. A
+        running `textgen up` holds an exclusive lock on the file, which dies with it.
+    """
+    try:
+        with address_file().open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return dict(json.load(file))
+    except (OSError, ValueError):
+        pass
+    return {}
+
+
+class AddressFileSource(PydanticBaseSettingsSource):
+    """Gives the addresses of the running stack, unless a connection was set by other means."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        if CONNECTION_FIELDS & self.current_state.keys():
+            return {}
+        address = running_address()
+        return {name: address[name] for name in ("broker_url", "redis_url") if name in address}
+
+
+class Settings(BaseSettings):
+    """All settings, with their defaults, units and bounds."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TEXTGEN_",
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        populate_by_name=True,
+    )
+
+    # Broker
+    broker_url: str = Field(
+        "", validation_alias="CELERY_BROKER_URL", description="Broker URL; overrides RABBITMQ_*."
+    )
+    rabbitmq_host: str = Field("localhost", validation_alias="RABBITMQ_HOST", description="Broker host.")
+    rabbitmq_port: int = Field(
+        5672, ge=1, le=65535, validation_alias="RABBITMQ_PORT", description="Broker port."
+    )
+    rabbitmq_user: str = Field("guest", validation_alias="RABBITMQ_USER", description="Broker user.")
+    rabbitmq_password: SecretStr = Field(
+        SecretStr("guest"), validation_alias="RABBITMQ_PASSWORD", description="Broker password."
+    )
+    rabbitmq_vhost: str = Field("/", description="Broker virtual host.")
+    queue: str = Field(
+        "text_generation_tasks",
+        pattern=r"^[A-Za-z0-9_.-]{1,100}$",
+        validation_alias="TEXT_GENERATION_QUEUE",
+        description="Queue of the interactive lane; the bulk lane is `<queue>.bulk`.",
+    )
+    queue_type: Literal["quorum", "classic"] = Field(
+        "quorum",
+        validation_alias="TEXT_GENERATION_QUEUE_TYPE",
+        description="Type of RabbitMQ's queues. Classic has ten priorities, quorum survives a node.",
+    )
+    queue_max_length: int = Field(
+        100_000, ge=1, description="Messages a queue holds at the most; past it, submits are refused."
+    )
+    prefetch_count: int = Field(
+        1,
+        ge=1,
+        le=1000,
+        validation_alias="PREFETCH_COUNT",
+        description="Messages per worker slot and lane that a worker reserves.",
+    )
+    publish_timeout_s: float = Field(
+        3.0, gt=0, le=8, description="Seconds each step of a publish may take (connect, write, confirm)."
+    )
+
+    # Store
+    redis_url: str = Field(
+        "", validation_alias="REDIS_URL", description="Redis URL; overrides REDIS_HOST and _PORT."
+    )
+    redis_host: str = Field("localhost", validation_alias="REDIS_HOST", description="Redis host.")
+    redis_port: int = Field(6379, ge=1, le=65535, validation_alias="REDIS_PORT", description="Redis port.")
+    redis_password: SecretStr = Field(
+        SecretStr(""), validation_alias="REDIS_PASSWORD", description="Redis password."
+    )
+    redis_timeout_s: float = Field(2.0, gt=0, le=8, description="Seconds a Redis call may take.")
+    redis_max_connections: int = Field(64, ge=2, description="Redis connections of one process.")
+    task_ttl_s: int = Field(
+        3600,
+        ge=1,
+        le=31_536_000,
+        validation_alias="TASK_TTL",
+        description="Seconds that a finished task can be read; `ttl_s` of a request overrides it.",
+    )
+    deadline_s: int = Field(
+        86_400,
+        ge=1,
+        le=2_592_000,
+        description="Seconds from submit in which a task must end; then FAILED (`deadline`).",
+    )
+    max_tasks_listed: int = Field(100_000, ge=100, description="Newest tasks kept in the list's index.")
+
+    # Attempts
+    max_attempts: int = Field(5, ge=1, le=100, description="Failed attempts before a task is FAILED.")
+    retry_base_s: float = Field(2.0, gt=0, description="Seconds before the second attempt; doubles.")
+    retry_cap_s: float = Field(300.0, gt=0, description="Seconds between two attempts at the most.")
+    attempt_timeout_s: float = Field(
+        840.0,
+        gt=0,
+        description="Seconds one attempt may run; twice this lies under RabbitMQ's consumer timeout.",
+    )
+    lease_s: float = Field(
+        8.0, ge=1, le=300, description="Seconds after which a silent worker's task is taken over."
+    )
+    shutdown_grace_s: float = Field(
+        30.0, ge=0, description="Seconds a stopping worker goes on generating; then it hands back."
+    )
+
+    # Requests
+    owner: str = Field(
+        "default",
+        pattern=r"^[A-Za-z0-9_.@-]{1,64}$",
+        description="Owner of what this process submits.",
+    )
+    max_prompt_chars: int = Field(100_000, ge=1, description="Characters of prompt or messages together.")
+    max_tokens: int = Field(256, ge=1, description="Tokens generated where the request names none.")
+    max_tokens_limit: int = Field(8192, ge=1, description="The most that `max_tokens` may ask for.")
+    max_metadata_bytes: int = Field(16_384, ge=2, description="Size of `metadata` as JSON.")
+    max_body_bytes: int = Field(1_048_576, ge=1024, description="Size of an HTTP request body.")
+
+    # Engines
+    engine: str = Field(
+        "",
+        description="Default engine; empty: `local` where its extra and model are there, else none.",
+    )
+    local_model: str = Field("", description="Path of a GGUF file; empty: the model that was fetched.")
+    local_context: int = Field(2048, ge=256, description="Tokens of context for each task that runs at once.")
+    mock_delay_s: float = Field(0.0, ge=0, description="Seconds the mock engine waits before a token.")
+    mock_failure: str = Field("", description="Failure the mock engine shows; empty: none.")
+    openai_api_key: SecretStr = Field(
+        SecretStr(""), validation_alias="OPENAI_API_KEY", description="Key of the OpenAI engine."
+    )
+    anthropic_api_key: SecretStr = Field(
+        SecretStr(""), validation_alias="ANTHROPIC_API_KEY", description="Key of the Anthropic engine."
+    )
+
+    # Processes
+    url: str = Field("", description="Base URL: the CLI then goes over HTTP instead of to the broker.")
+    host: str = Field("127.0.0.1", description="Address that `textgen up` binds.")
+    port: int = Field(8000, ge=0, le=65535, description="Port of the web app; 0: any free one.")
+    flower_port: int = Field(5555, ge=0, le=65535, description="Port of Flower; 0: any free one.")
+    workers: int = Field(1, ge=1, le=64, description="Worker processes of `textgen up`.")
+    concurrency: int = Field(8, ge=1, le=1000, description="Tasks a worker runs at once.")
+    log_json: bool = Field(False, description="Log lines as JSON objects.")
+
+    @field_validator("broker_url", "redis_url")
+    @classmethod
+    def _strip(cls, value: str) -> str:
+        return value.strip()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings, env_settings, dotenv_settings, AddressFileSource(settings_cls))
+
+    @property
+    def broker(self) -> str:
+        """The broker's URL, as Celery takes it."""
+        if self.broker_url:
+            return self.broker_url
+        user = quote(self.rabbitmq_user, safe="")
+        password = quote(self.rabbitmq_password.get_secret_value(), safe="")
+        vhost = quote(self.rabbitmq_vhost, safe="")
+        return f"amqp://{user}:{password}@{self.rabbitmq_host}:{self.rabbitmq_port}/{vhost}"
+
+    @property
+    def store(self) -> str:
+        """The store's URL, as `redis.Redis.from_url` takes it."""
+        if self.redis_url:
+            return self.redis_url
+        password = quote(self.redis_password.get_secret_value(), safe="")
+        credentials = f":{password}@" if password else ""
+        return f"redis://{credentials}{self.redis_host}:{self.redis_port}/0"
+
+    @property
+    def bulk_queue(self) -> str:
+        """The queue of the bulk lane."""
+        return f"{self.queue}.bulk"
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """Read the settings, once per process.
+
+    Raises:
+        ConfigurationError: A setting is out of bounds; the message names it and never its value.
+    """
+    try:
+        return Settings()
+    except ValidationError as exc:
+        problems = "; ".join(
+            f"{error['loc'][0] if error['loc'] else 'settings'}: {error['msg']}"
+            for error in exc.errors(include_input=False, include_url=False)
+        )
+        raise ConfigurationError(f"wrong settings: {problems}") from exc
+
+
+def variable(name: str) -> str:
+    """The environment variable that sets field `name`."""
+    alias = Settings.model_fields[name].validation_alias
+    if isinstance(alias, AliasChoices):
+        return str(alias.choices[0])
+    return str(alias) if alias else f"TEXTGEN_{name.upper()}"
