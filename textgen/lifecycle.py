@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import asdict, dataclass, field, replace
-from enum import Enum
+from enum import StrEnum
 from typing import Any, Literal
 
 #: Version of message, record and events. A worker that meets a newer one leaves the message alone.
 VERSION = 1
 
 
-class Status(str, Enum):
+class Status(StrEnum):
     """Where a task is in its life."""
 
     #: Accepted and durably queued, or waiting for its next attempt.

@@ -1,6 +1,6 @@
-"""The engines there are: the ones of this package and those that other packages register.
+"""The engines there are, found through the entry-point group `textgen.engines`.
 
-Another package adds one under the entry-point group `textgen.engines` (name = "module:Class").
+This package registers its own there like any other package does (name = "module:Class").
 """
 
 from __future__ import annotations
@@ -17,20 +17,13 @@ from textgen.settings import get_settings
 
 __all__ = ["Chunk", "Engine", "EngineRequest", "Finish", "default_name", "get_engine", "names"]
 
-#: Name → "module:Class" of the engines that come with textgen.
-BUILT_IN = {
-    "local": "textgen.engines.local:LocalEngine",
-    "mock": "textgen.engines.mock:MockEngine",
-}
-
 _instances: dict[tuple[int, str], Engine] = {}
 _instances_lock = threading.Lock()
 
 
 @cache
 def _classes() -> dict[str, str]:
-    registered = {entry.name: entry.value for entry in entry_points(group="textgen.engines")}
-    return {**registered, **BUILT_IN}
+    return {entry.name: entry.value for entry in entry_points(group="textgen.engines")}
 
 
 def names() -> list[str]:

@@ -74,7 +74,7 @@ class Engine(ABC):
         """
         return None
 
-    def setup(self) -> None:
+    def setup(self) -> None:  # noqa: B027 - nothing to load is the ordinary case
         """Load what generation needs; called once per process, after fork, before `generate`.
 
         Raises:
