@@ -1,0 +1,1 @@
+"""The tests: unit (pure), integration (real servers), smoke (whole processes), faults, browser."""
