@@ -54,15 +54,15 @@ def address_file() -> Path:
     return state_home() / "address.json"
 
 
-def running_address() -> dict[str, Any]:
-    """Read the address of this user's running stack.
+def running_address(path: Path | None = None) -> dict[str, Any]:
+    """Read the address of this user's running stack, or of the one that holds the file `path`.
 
     Returns:
         The address file's object, or `{}` where there is none or its stack no longer runs. A
         running `textgen up` holds an exclusive lock on the file, which dies with it.
     """
     try:
-        with address_file().open() as file:
+        with (path or address_file()).open() as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
