@@ -1,0 +1,117 @@
+"""`status`, `cancel`, `list` and `monitor`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from tests.unit.scripted_client import ScriptedClient, completed, failed
+from textgen.cli import cli
+from textgen.errors import StoreUnavailable
+from textgen.lifecycle import Record, Status, new_task_id
+
+CANARY = "canary-7261"
+
+
+@pytest.fixture
+def client(monkeypatch):
+    made = ScriptedClient()
+    monkeypatch.setattr("textgen.cli.connection.connect", lambda: made)
+    made.done = completed(Record(new_task_id(), prompt=CANARY), "result \x1b[2Jof\r it")
+    made.failed = failed(Record(new_task_id(), prompt=CANARY))
+    made.pending = made.submit({"prompt": CANARY})
+    made.records |= {made.done.task_id: made.done, made.failed.task_id: made.failed}
+    return made
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli, arguments)
+
+
+def test_status_shows_the_record_without_obeying_its_control_characters(client):
+    result = run("status", client.done.task_id)
+    assert result.exit_code == 0
+    assert "COMPLETED" in result.stdout
+    assert "result �[2Jof it" in result.stdout
+
+
+def test_status_json_is_the_record(client):
+    assert json.loads(run("status", client.failed.task_id, "--json").stdout) == client.failed.as_dict()
+
+
+@pytest.mark.parametrize("command", ["status", "cancel"])
+@pytest.mark.parametrize("task_id", [new_task_id(), "nonsense", "", "../x"])
+def test_an_unknown_id_is_exit_code_3(client, command, task_id):
+    result = run(command, task_id)
+    assert result.exit_code == 3
+    assert result.stderr.startswith("Error: no task")
+
+
+def test_cancel_shows_the_cancelled_record(client):
+    result = run("cancel", client.pending.task_id, "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["status"] == "CANCELLED"
+
+
+def test_a_task_that_ended_cannot_be_cancelled(client):
+    result = run("cancel", client.done.task_id)
+    assert result.exit_code == 1
+    assert "already COMPLETED" in result.stderr
+
+
+def test_list_is_one_array_newest_first(client):
+    shown = json.loads(run("list", "--json").stdout)
+    assert [task["task_id"] for task in shown] == [
+        client.failed.task_id,
+        client.done.task_id,
+        client.pending.task_id,
+    ]
+
+
+def test_list_is_limited_and_filtered(client):
+    assert len(json.loads(run("list", "--json", "--limit", "2").stdout)) == 2
+    shown = json.loads(run("list", "--json", "--status", "completed", "--limit", "1").stdout)
+    assert [task["task_id"] for task in shown] == [client.done.task_id]
+
+
+def test_list_shows_whole_ids(client):
+    result = run("list")
+    assert all(task_id in result.stdout for task_id in client.records)
+
+
+def test_monitor_once_shows_counts_queues_workers_and_tasks(client):
+    result = run("monitor", "--once")
+    assert result.exit_code == 0
+    for shown in ("COMPLETED 1", "CANCELLED 0", "text_generation_tasks 4", "w1@host", client.done.task_id):
+        assert shown in result.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--once"], ["--once", "--json"]])
+def test_monitor_shows_prompts_only_when_asked(client, arguments):
+    assert CANARY not in run("monitor", *arguments).output
+    assert CANARY in run("monitor", *arguments, "--show-prompts").output
+
+
+def test_monitor_json_is_one_document_a_look(client):
+    shown = json.loads(run("monitor", "--once", "--json").stdout)
+    assert shown["statuses"] == {"PENDING": 1, "COMPLETED": 1, "FAILED": 1}
+    assert shown["workers"] == ["w1@host"]
+    assert [task["status"] for task in shown["tasks"]] == [Status.FAILED, Status.COMPLETED, Status.PENDING]
+
+
+def test_monitor_goes_on_while_the_store_is_away(client, monkeypatch):
+    looks = iter([client.overview(), StoreUnavailable("no store"), client.overview(), KeyboardInterrupt()])
+
+    def overview():
+        look = next(looks)
+        if isinstance(look, BaseException):
+            raise look
+        return look
+
+    monkeypatch.setattr(client, "overview", overview)
+    result = run("monitor", "--interval", "0.2")
+    assert result.exit_code == 130
+    assert "unavailable: no store" in result.stdout
+    assert result.stdout.count("w1@host") == 2

@@ -1,0 +1,24 @@
+"""The client of broker and store, as the commands use it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from textgen import client
+from textgen.lifecycle import Record
+from textgen.requests import parse_request
+
+
+class DirectClient:
+    """`textgen.client`, with requests validated here."""
+
+    get = staticmethod(client.get)
+    stream = staticmethod(client.stream)
+    cancel = staticmethod(client.cancel)
+    recent = staticmethod(client.recent)
+    overview = staticmethod(client.overview)
+
+    def submit(self, request: Mapping[str, Any], /) -> Record:
+        """Validate the fields of a request and submit it."""
+        return client.submit(parse_request(dict(request)))
