@@ -1,0 +1,163 @@
+"""What the store's calls answer: plain frozen data, one class for each kind of call."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from textgen.lifecycle import Record
+
+
+def as_record(text: str) -> Record | None:
+    """Rebuild the record in `text`; an empty text is no record."""
+    return Record.from_dict(json.loads(text)) if text else None
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What decides how long a task may take and be read, and how its message is made again."""
+
+    #: Milliseconds a finished record can be read.
+    ttl_ms: int
+    #: Milliseconds since 1970 in Redis' clock at which the task must have ended.
+    deadline_ms: int
+    #: Digest of the request, by which a repeated submit is told from a clash of ids.
+    fingerprint: str = ""
+    #: Options of the Celery message beyond the request (chain, links …), as JSON.
+    envelope: str = "{}"
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """The answer to a submit."""
+
+    record: Record
+    deadline_ms: int = 0
+    #: Whether this call made the task; False: the same request was accepted before.
+    created: bool = True
+
+
+class Claimed(StrEnum):
+    """How a claim ended."""
+
+    #: The attempt may begin.
+    TAKEN = "taken"
+    #: Another attempt's lease lives, or the task is not due yet.
+    BUSY = "busy"
+    #: The task is terminal.
+    ENDED = "ended"
+    #: The deadline has passed.
+    EXPIRED = "expired"
+    #: Somebody asked for a cancel.
+    CANCELLED = "cancelled"
+    #: Another attempt's lease has lapsed and nobody took note yet.
+    LAPSED = "lapsed"
+    #: The task moved on while it was read; read again.
+    MOVED = "moved"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The answer to a claim."""
+
+    outcome: Claimed
+    record: Record | None = None
+    #: Seconds to wait when BUSY.
+    wait_s: float = 0.0
+    rev: str = "0"
+
+
+class Verdict(StrEnum):
+    """Whether an attempt may go on."""
+
+    OK = "ok"
+    #: Redis has lost the task.
+    ABSENT = "absent"
+    #: Another attempt holds the task now.
+    FENCED = "fenced"
+    CANCELLED = "cancelled"
+    #: The deadline has passed.
+    OVERDUE = "overdue"
+
+
+class Moved(StrEnum):
+    """How a transition ended."""
+
+    OK = "ok"
+    ABSENT = "absent"
+    #: The task was terminal already.
+    ENDED = "ended"
+    FENCED = "fenced"
+    #: A cancel came first; only CANCELLED can follow.
+    CANCELLED = "cancelled"
+    #: The revision is not the one that was read.
+    MOVED = "moved"
+    #: The lease lives after all.
+    ALIVE = "alive"
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """The answer to a transition."""
+
+    outcome: Moved
+    record: Record | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """The control fields of a task, as the janitor and others read them."""
+
+    status: str
+    attempt: int
+    failures: int
+    rev: str
+    lease_ms: int
+    due_ms: int
+    deadline_ms: int
+    ttl_ms: int
+    cancel: bool
+    worker: str
+    tokens: int
+    prompt_tokens: int
+    fingerprint: str
+    envelope: str
+
+    @classmethod
+    def of(cls, fields: dict[str, str]) -> Control:
+        """Read the hash; fields that are not there count as empty or 0."""
+
+        def number(name: str) -> int:
+            return int(fields.get(name) or 0)
+
+        return cls(
+            status=fields["status"],
+            attempt=number("attempt"),
+            failures=number("failures"),
+            rev=fields.get("rev", "0"),
+            lease_ms=number("lease"),
+            due_ms=number("due"),
+            deadline_ms=number("deadline"),
+            ttl_ms=number("ttl"),
+            cancel="cancel" in fields,
+            worker=fields.get("worker", ""),
+            tokens=number("tokens"),
+            prompt_tokens=number("prompt_tokens"),
+            fingerprint=fields.get("fingerprint", ""),
+            envelope=fields.get("envelope", "{}"),
+        )
+
+    @property
+    def terms(self) -> Terms:
+        """The terms under which the task was accepted."""
+        return Terms(self.ttl_ms, self.deadline_ms, self.fingerprint, self.envelope)
+
+
+def dump(record: Record, *without: str) -> str:
+    """The record as a JSON object, without the fields that the script stamps."""
+    shown: dict[str, Any] = record.as_dict()
+    for name in without:
+        del shown[name]
+    return json.dumps(shown, ensure_ascii=False, separators=(",", ":"))

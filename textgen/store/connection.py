@@ -1,0 +1,57 @@
+"""Connections to Redis: bounded in number and time, one pool per process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from textgen.errors import StoreUnavailable
+from textgen.settings import Settings
+
+#: Seconds after which an idle connection is tested before its next use.
+HEALTH_CHECK_INTERVAL_S = 30
+
+
+def connect(settings: Settings) -> redis.Redis:
+    """Make a client with its own pool. Nothing is sent before its first call.
+
+    A call that meets a closed connection is repeated once: every script may be. One that times out
+    is not, so that no call takes longer than its bound.
+    """
+    pool = redis.BlockingConnectionPool.from_url(
+        settings.store,
+        decode_responses=True,
+        max_connections=settings.redis_max_connections,
+        timeout=settings.redis_timeout_s,
+        socket_timeout=settings.redis_timeout_s,
+        socket_connect_timeout=settings.redis_timeout_s,
+        health_check_interval=HEALTH_CHECK_INTERVAL_S,
+        retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+    )
+    return redis.Redis.from_pool(pool)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn the client library's errors into StoreUnavailable, without the address's password."""
+    try:
+        yield
+    except redis.OutOfMemoryError as exc:
+        raise StoreUnavailable("Redis is out of memory and takes nothing new; try again later") from exc
+    except redis.AuthenticationError as exc:
+        raise StoreUnavailable("Redis refused the password; check REDIS_URL or REDIS_PASSWORD") from exc
+    except redis.ReadOnlyError as exc:
+        raise StoreUnavailable("Redis is a read-only replica; point REDIS_URL at the primary") from exc
+    except redis.RedisError as exc:
+        raise StoreUnavailable(f"Redis cannot be reached or cannot answer ({type(exc).__name__})") from exc
+
+
+def describe(url: str) -> str:
+    """The address in `url` without its credentials, for messages."""
+    options: dict[str, Any] = redis.connection.parse_url(url)
+    return str(options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}")

@@ -1,0 +1,33 @@
+"""The names of all keys in Redis. Nothing but records lives under `task:`."""
+
+from __future__ import annotations
+
+#: Everything that must be published at a time: score = due, in milliseconds.
+OUTBOX = "outbox"
+#: When the janitor has to look at a task that is not terminal: score = milliseconds.
+WATCH = "tasks:watch"
+#: The newest tasks: score = time of submit in milliseconds.
+CREATED = "tasks:created"
+#: The newest dead letters: a list of JSON objects, newest first.
+DEAD = "tasks:dead"
+#: The workers that can be given work: score = milliseconds until when each is believed to live.
+WORKERS = "workers"
+#: Which worker's janitor works at the moment.
+LEADER = "janitor:leader"
+#: What the janitor did, by kind: a hash of counters.
+JANITOR_COUNTS = "janitor:counts"
+
+
+def record(task_id: str) -> str:
+    """The record: a JSON string."""
+    return f"task:{task_id}"
+
+
+def events(task_id: str) -> str:
+    """The event log, and the channel on which its entries are announced. In the record's slot."""
+    return f"events:{{task:{task_id}}}"
+
+
+def state(task_id: str) -> str:
+    """The control fields: a hash. In the record's slot."""
+    return f"state:{{task:{task_id}}}"

@@ -1,0 +1,40 @@
+-- Begins an attempt: PENDING becomes PROCESSING under a new token and lease.
+-- ARGV: token, worker, lease in ms, attempt expected so far, failures expected so far,
+--       record as it is once claimed, deadline (absolute ms), ttl in ms, fingerprint, envelope
+-- Returns: {'taken', now, record} {'busy', now, ms} {'ended', now, record}
+--          {'moved' | 'lapsed' | 'expired' | 'cancelled', now, record, rev}
+local now = now_ms()
+local fields = redis.call('HMGET', state, 'status', 'token', 'lease', 'due', 'attempt', 'failures',
+  'deadline', 'cancel', 'rev')
+local status, attempt = fields[1], fields[5]
+if not status then
+  -- Redis lost the task and the message still has all of it.
+  if now >= tonumber(ARGV[7]) then return { 'expired', integer(now), '', '0' } end
+  attempt, status = '0', 'PENDING'
+  fields = { status, false, false, '0', '0', '0', ARGV[7], false, '1' }
+  redis.call('HSET', state, 'status', status, 'attempt', 0, 'failures', 0, 'rev', 1,
+    'fingerprint', ARGV[9], 'deadline', ARGV[7], 'ttl', ARGV[8], 'due', 0, 'envelope', ARGV[10])
+  emit('0', 'state', 'status', 'PENDING', 'at', iso(now))
+end
+local function answer(word)
+  return { word, integer(now), redis.call('GET', record) or '', fields[9] }
+end
+if TERMINAL[status] then return answer('ended') end
+if status == 'PROCESSING' and fields[2] == ARGV[1] then return answer('taken') end
+if now >= tonumber(fields[7]) then return answer('expired') end
+if fields[8] then return answer('cancelled') end
+if status == 'PROCESSING' then
+  if tonumber(fields[3]) > now then return { 'busy', integer(now), integer(fields[3] - now) } end
+  return answer('lapsed')
+end
+if tonumber(fields[4]) > now then return { 'busy', integer(now), integer(fields[4] - now) } end
+if attempt ~= ARGV[4] or fields[6] ~= ARGV[5] then return answer('moved') end
+attempt = integer(tonumber(attempt) + 1)
+redis.call('HSET', state, 'status', 'PROCESSING', 'attempt', attempt, 'token', ARGV[1],
+  'worker', ARGV[2], 'lease', integer(now + tonumber(ARGV[3])), 'chunks', 0, 'tokens', 0)
+redis.call('HINCRBY', state, 'rev', 1)
+local deadline, ttl = tonumber(fields[7]), tonumber(ARGV[8])
+local whole = write(ARGV[6], 'started_at updated_at', iso(now), deadline + ttl + STATE_MARGIN_MS)
+emit(attempt, 'state', 'status', 'PROCESSING', 'at', iso(now))
+keep(deadline, ttl)
+return { 'taken', integer(now), whole }

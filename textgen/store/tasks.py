@@ -1,0 +1,282 @@
+"""The store: every change of a task's status is one of these calls, and each is one script.
+
+Each call is bounded in time and raises StoreUnavailable where Redis does not answer. Each may be
+repeated: a repetition of a call that was carried out changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import redis
+
+from textgen.lifecycle import Record, Status
+from textgen.store import keys, scripts
+from textgen.store.answers import (
+    Claim,
+    Claimed,
+    Control,
+    Moved,
+    Submitted,
+    Terms,
+    Transition,
+    Verdict,
+    as_record,
+    dump,
+)
+from textgen.store.connection import translated
+
+#: Seconds that a submitter has to publish before the janitor does: longer than a publish may take.
+UNCONFIRMED_S = 30.0
+#: Seconds by which the janitor's look at a lapsed lease comes after the broker's redelivery.
+WATCH_GRACE_S = 3.0
+
+
+class Store:
+    """The tasks in Redis.
+
+    Args:
+        client: A client that decodes answers to str.
+        lease_s: Seconds after which an attempt that is not renewed may be taken over.
+    """
+
+    def __init__(self, client: redis.Redis, lease_s: float) -> None:
+        self.client = client
+        self.lease_s = lease_s
+        self._ahead_ms: float | None = None
+
+    # Time
+
+    def now_ms(self) -> float:
+        """Redis' time in milliseconds, reckoned from the last answer that carried it."""
+        if self._ahead_ms is None:
+            with translated():
+                seconds, micros = self.client.time()  # type: ignore[misc]
+            self._ahead_ms = seconds * 1000 + micros / 1000 - time.monotonic() * 1000
+        return time.monotonic() * 1000 + self._ahead_ms
+
+    def _run(self, name: str, task_id: str, *args: Any, before: Iterable[tuple[Any, ...]] = ()) -> Any:
+        names = [keys.record(task_id), keys.events(task_id), keys.state(task_id)]
+        with translated():
+            answer = scripts.run(self.client, name, names, list(args), *before)
+        self._ahead_ms = float(answer[1]) - time.monotonic() * 1000
+        return answer
+
+    # Transitions
+
+    def submit(self, record: Record, terms: Terms, deadline_s: float, due_s: float = 0.0) -> Submitted:
+        """Accept a task: outbox and index entries, then record, control fields and first event.
+
+        Args:
+            record: As it will be read, but for `created_at`, `updated_at` and `deadline`.
+            terms: `deadline_ms` is ignored: it is `deadline_s` from now in Redis' clock.
+            deadline_s: Seconds in which the task must end.
+            due_s: Seconds before which no attempt begins.
+        """
+        now = self.now_ms()
+        before = (
+            ("ZADD", keys.OUTBOX, now + max(UNCONFIRMED_S, due_s) * 1000, record.task_id),
+            ("ZADD", keys.WATCH, now + deadline_s * 1000, record.task_id),
+            ("ZADD", keys.CREATED, now, record.task_id),
+        )
+        word, _, value, text = self._run(
+            "submit",
+            record.task_id,
+            dump(record, "created_at", "updated_at", "deadline"),
+            terms.fingerprint,
+            int(deadline_s * 1000),
+            terms.ttl_ms,
+            int(due_s * 1000),
+            terms.envelope,
+            before=before,
+        )
+        if word == "created":
+            made = as_record(text)
+            assert made is not None
+            return Submitted(made, int(value))
+        same = value == terms.fingerprint
+        return Submitted(as_record(text) or record, created=False) if same else Submitted(record, -1, False)
+
+    def claim(self, record: Record, terms: Terms, token: str, worker: str) -> Claim:
+        """Begin an attempt, if the task is there to be taken.
+
+        Args:
+            record: The task as the message has it, or as it was last read: its `attempt` and
+                `failures` are what the caller expects, MOVED tells that they are not.
+            terms: Used where Redis has lost the task.
+            token: Random, and new for each delivery.
+            worker: Name of the worker, for people.
+        """
+        taken = record.but(status=Status.PROCESSING, attempt=record.attempt + 1, error=None)
+        lease_ms = int(self.lease_s * 1000)
+        look = self.now_ms() + lease_ms + WATCH_GRACE_S * 1000
+        answer = self._run(
+            "claim",
+            record.task_id,
+            token,
+            worker,
+            lease_ms,
+            record.attempt,
+            record.failures,
+            dump(taken, "started_at", "updated_at"),
+            terms.deadline_ms,
+            terms.ttl_ms,
+            terms.fingerprint,
+            terms.envelope,
+            before=(("ZADD", keys.WATCH, look, record.task_id),),
+        )
+        outcome = Claimed(answer[0])
+        if outcome is Claimed.BUSY:
+            return Claim(outcome, wait_s=int(answer[2]) / 1000)
+        return Claim(outcome, as_record(answer[2]), rev=answer[3] if len(answer) > 3 else "0")
+
+    def append(
+        self,
+        task_id: str,
+        token: str,
+        chunks: int,
+        text: str,
+        tokens: int = 1,
+        prompt_tokens: int | None = None,
+    ) -> Verdict:
+        """Add text of an attempt to the event log, and renew its lease.
+
+        Args:
+            chunks: How many chunks the attempt has added before this one.
+            text: Not empty.
+            tokens: Tokens that the text stands for.
+            prompt_tokens: Tokens of the prompt, where they are known by now.
+        """
+        known = "" if prompt_tokens is None else prompt_tokens
+        lease_ms = int(self.lease_s * 1000)
+        return Verdict(self._run("append", task_id, token, lease_ms, chunks, text, tokens, known)[0])
+
+    def renew(self, task_id: str, token: str) -> Verdict:
+        """Renew the lease of an attempt that has nothing to add at the moment."""
+        lease_ms = int(self.lease_s * 1000)
+        look = self.now_ms() + lease_ms + WATCH_GRACE_S * 1000
+        before = (("ZADD", keys.WATCH, "XX", look, task_id),)
+        return Verdict(self._run("append", task_id, token, lease_ms, 0, "", 0, "", before=before)[0])
+
+    def move(
+        self,
+        record: Record,
+        *,
+        token: str | None = None,
+        rev: str | None = None,
+        lapsed: bool = False,
+        due_s: float = 0.0,
+        reason: str = "",
+    ) -> Transition:
+        """Carry out a transition: `record.status` and the rest of `record` are what is to hold.
+
+        Args:
+            record: The record after the transition, but for `updated_at` and `finished_at`.
+            token: The attempt's token, when the attempt itself moves the task.
+            rev: The revision that was read, when somebody else does.
+            lapsed: With `rev`: only while nobody renews the lease.
+            due_s: Seconds before which no further attempt begins (PENDING).
+            reason: Why the attempt's text is void (PENDING).
+        """
+        guard, value = ("token", token) if token is not None else ("lapsed" if lapsed else "rev", rev)
+        stamps = "finished_at updated_at" if record.status.is_terminal else "updated_at"
+        before = []
+        if record.status is Status.PENDING:
+            before = [("ZADD", keys.OUTBOX, self.now_ms() + (due_s + UNCONFIRMED_S) * 1000, record.task_id)]
+        usage = json.dumps(record.usage.as_dict()) if record.usage else ""
+        word, _, text = self._run(
+            "transition",
+            record.task_id,
+            guard,
+            value,
+            record.status.value,
+            dump(record, *stamps.split()),
+            stamps,
+            record.failures,
+            int(due_s * 1000),
+            reason,
+            usage,
+            before=before,
+        )
+        return Transition(Moved(word), as_record(text))
+
+    def ask_cancel(self, task_id: str) -> tuple[bool, Record | None, Control | None]:
+        """Stop everything about a task but a cancel.
+
+        Returns:
+            Whether the task is now only waiting for its CANCELLED record, the record as it stands
+            (None where Redis has none), and its control fields if it was not terminal.
+        """
+        word, _, text, *_ = self._run("cancel", task_id)
+        return word == "flagged", as_record(text), self.control(task_id) if word == "flagged" else None
+
+    def refuse(self, task_id: str) -> bool:
+        """Take back a submit that was not confirmed; False if it has begun to run all the same."""
+        refused = self._run("refuse", task_id)[0] == "refused"
+        if refused:
+            with translated():
+                pipe = self.client.pipeline(transaction=False)
+                pipe.zrem(keys.OUTBOX, task_id).zrem(keys.WATCH, task_id).zrem(keys.CREATED, task_id)
+                pipe.execute()
+        return refused
+
+    def bury(self, record: Record, ttl_ms: int) -> bool:
+        """Write a FAILED record for an id that has no task; False if it has one."""
+        stamps = ("created_at", "updated_at", "finished_at", "deadline")
+        return bool(self._run("bury", record.task_id, dump(record, *stamps), ttl_ms)[0] == "buried")
+
+    # Reads
+
+    def get(self, task_id: str) -> Record | None:
+        """Read a record, or None where there is none."""
+        with translated():
+            return as_record(self.client.get(keys.record(task_id)) or "")  # type: ignore[arg-type]
+
+    def control(self, task_id: str) -> Control | None:
+        """Read the control fields, or None where there are none."""
+        with translated():
+            fields = self.client.hgetall(keys.state(task_id))
+        return Control.of(fields) if fields and "status" in fields else None  # type: ignore[arg-type, operator]
+
+    def recent(self, limit: int) -> list[Record]:
+        """The newest tasks whose records can still be read, newest first."""
+        with translated():
+            ids = self.client.zrevrange(keys.CREATED, 0, limit - 1)
+            texts = self.client.mget([keys.record(i) for i in ids]) if ids else []  # type: ignore[union-attr]
+        return [record for text in texts if (record := as_record(text or ""))]  # type: ignore[union-attr]
+
+    def count_statuses(self, limit: int) -> dict[str, int]:
+        """How many of the newest `limit` tasks are in each status."""
+        with translated():
+            ids = self.client.zrevrange(keys.CREATED, 0, limit - 1)
+            pipe = self.client.pipeline(transaction=False)
+            for task_id in ids:  # type: ignore[union-attr]
+                pipe.hget(keys.state(task_id), "status")
+            found = pipe.execute()
+        return {status.value: found.count(status.value) for status in Status}
+
+    def schedule(self, task_id: str, in_s: float) -> None:
+        """Have the janitor publish a task in `in_s` seconds; an earlier time of its own is kept."""
+        with translated():
+            self.client.zadd(keys.OUTBOX, {task_id: self.now_ms() + in_s * 1000}, lt=True)
+
+    def unschedule(self, task_id: str) -> None:
+        """Remove a task's outbox entry: the broker has its message."""
+        with translated():
+            self.client.zrem(keys.OUTBOX, task_id)
+
+    def trim(self, at_most: int) -> None:
+        """Keep the newest `at_most` tasks in the index of all tasks."""
+        with translated():
+            self.client.zremrangebyrank(keys.CREATED, 0, -at_most - 1)
+
+    def discard(self, task_id: str) -> None:
+        """Forget the index entries of a task that is terminal or whose submit was refused."""
+        with translated():
+            pipe = self.client.pipeline(transaction=False)
+            pipe.zrem(keys.WATCH, task_id)
+            pipe.zrem(keys.OUTBOX, task_id)
+            pipe.execute()
