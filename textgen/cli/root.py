@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import Any
 
 import click
 
@@ -34,6 +35,11 @@ _EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {text}" for code, text 
 
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are called."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        # for "did you mean": click looks at the names
+        self.commands = {name: click.Command(name, short_help=line) for name, (_, line) in COMMANDS.items()}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)

@@ -1,0 +1,51 @@
+"""Celery's settings, all taken from `textgen.settings`. Every public name here is one of Celery's."""
+
+from textgen import broker as _broker
+from textgen.settings import get_settings as _get_settings
+
+_settings = _get_settings()
+
+broker_url = _settings.broker
+broker_transport_options = _broker.transport_options(_settings)
+broker_connection_timeout = _settings.publish_timeout_s
+broker_connection_retry_on_startup = True
+broker_connection_max_retries = None
+#: Connections of one process that publish at the same time.
+broker_pool_limit = 10
+
+result_backend = "textgen.backend:RecordBackend"
+result_extended = False
+
+accept_content = ["json"]
+result_accept_content = ["json"]
+task_serializer = "json"
+result_serializer = "json"
+
+task_queues = _broker.lanes(_settings)
+task_default_queue = _settings.queue
+task_create_missing_queues = False
+task_default_delivery_mode = "persistent"
+#: A repeated publish multiplies messages; what is in doubt is settled by the outbox instead.
+task_publish_retry = False
+
+task_acks_late = True
+task_reject_on_worker_lost = True
+task_acks_on_failure_or_timeout = True
+task_time_limit = _settings.attempt_timeout_s + 30
+task_send_sent_event = False
+
+worker_pool = "threads"
+worker_concurrency = _settings.concurrency
+worker_prefetch_multiplier = _settings.prefetch_count
+worker_consumer = "textgen.consumer:ScreeningConsumer"
+worker_send_task_events = True
+worker_hijack_root_logger = False
+worker_cancel_long_running_tasks_on_connection_loss = False
+worker_enable_prefetch_count_reduction = False
+worker_proc_alive_timeout = 30.0
+
+#: Events nobody reads expire, so that an absent dashboard fills nothing.
+event_queue_ttl = 5.0
+event_queue_expires = 60.0
+enable_utc = True
+timezone = "UTC"

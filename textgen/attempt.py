@@ -1,0 +1,304 @@
+"""One attempt at a task: claim, generate, append, finish. Plain functions, without Celery.
+
+`run` is what the Celery task is a shell around: given a delivery, a store and a source of engines
+it brings the task to its next state and says what is left for the broker to do.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TypeVar
+
+import structlog
+
+from textgen import outcomes
+from textgen.engines.base import Chunk, Engine, EngineRequest, Finish
+from textgen.errors import (
+    ConfigurationError,
+    EngineError,
+    PermanentEngineError,
+    StoreUnavailable,
+    TransientEngineError,
+)
+from textgen.heartbeat import Heartbeat, Running
+from textgen.lifecycle import Failure, Record, Status
+from textgen.messages import Delivery
+from textgen.settings import Settings
+from textgen.store import Store
+from textgen.store.answers import Claim, Claimed, Moved, Terms, Transition, Verdict
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+#: Seconds that the final write is repeated while the store is away; then the message goes back.
+FINISH_PATIENCE_S = 60.0
+#: Seconds between two tries of it, before jitter.
+FINISH_PAUSE_S = 0.5
+#: Chunks held back while the store is away; then the attempt waits for it.
+MAX_UNWRITTEN_CHARS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What an attempt works with."""
+
+    name: str
+    settings: Settings
+    store: Store
+    heartbeat: Heartbeat
+    #: Finds the engine by name, set up; None asks for the default one.
+    engine: Callable[[str | None], Engine]
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """The task is not to run now: its message must come back after `wait_s` seconds."""
+
+    record: Record
+    terms: Terms
+    wait_s: float
+    #: Whether an attempt failed, rather than that none began.
+    is_retry: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The task is terminal, or no longer this delivery's concern (`record` None)."""
+
+    record: Record | None
+    #: Whether this delivery ended it.
+    by_us: bool = False
+
+
+class HandBack(Exception):
+    """The store stayed away: the message must stay with the broker."""
+
+
+def run(delivery: Delivery, token: str, worker: Worker) -> Parked | Ended:
+    """Bring a delivered task to its next state.
+
+    Raises:
+        StoreUnavailable: Before anything began.
+        HandBack: A finished text could not be recorded in time.
+    """
+    claim = _claim(delivery, token, worker)
+    if claim.outcome is Claimed.BUSY:
+        return Parked(delivery.record, delivery.terms, claim.wait_s)
+    if claim.outcome is not Claimed.TAKEN or claim.record is None:
+        return Ended(claim.record)
+    running = Running(claim.record, token, worker.settings.attempt_timeout_s)
+    with worker.heartbeat.keeping(running):
+        return _Attempt(running, delivery.terms, worker).run()
+
+
+def _claim(delivery: Delivery, token: str, worker: Worker) -> Claim:
+    """Claim the task; settle first whatever stands in the way and is nobody's business any more."""
+    store, record = worker.store, delivery.record
+    while True:
+        claim = store.claim(record, delivery.terms, token, worker.name)
+        known = claim.record or record
+        if claim.outcome is Claimed.MOVED:
+            record = known
+        elif claim.outcome is Claimed.LAPSED:
+            record = outcomes.lapse(store, worker.settings, known, claim.rev).record or known
+        elif claim.outcome is Claimed.EXPIRED and claim.record is not None:
+            moved = outcomes.expire(store, known, claim.rev)
+            return Claim(Claimed.ENDED, moved.record)
+        elif claim.outcome is Claimed.CANCELLED:
+            return Claim(Claimed.ENDED, outcomes.cancel(store, known.task_id).record)
+        else:
+            return claim
+
+
+class _Attempt:
+    """An attempt that holds the lease."""
+
+    def __init__(self, running: Running, terms: Terms, worker: Worker) -> None:
+        self.running = running
+        self.record = running.record
+        self.terms = terms
+        self.worker = worker
+        self.store = worker.store
+        self.text: list[str] = []
+        self.unwritten: list[Chunk] = []
+        self.chunks = 0
+
+    def run(self) -> Parked | Ended:
+        try:
+            engine = self.worker.engine(self.record.params.get("engine"))
+            self.record = self.running.record = self.record.but(engine=engine.name)
+            finish = self._generate(engine)
+        except TransientEngineError as exc:
+            return self._retry(exc)
+        except (PermanentEngineError, ConfigurationError) as exc:
+            return self._fail(Failure(type(exc).__name__, str(exc)))
+        except (StoreUnavailable, HandBack):
+            raise
+        except Exception as exc:
+            log.error("engine broke", task_id=self.record.task_id, error=type(exc).__name__, exc_info=True)
+            return self._fail(Failure("EngineBug", f"the engine broke with {type(exc).__name__}"))
+        if finish is None:
+            return self._stopped()
+        return self._complete(finish)
+
+    def _generate(self, engine: Engine) -> Finish | None:
+        """Append what the engine yields; None if the attempt has to stop first."""
+        with closing(_iterate(engine, self._request())) as pieces:
+            for piece in pieces:
+                if isinstance(piece, Finish):
+                    self._flush(patient=True)
+                    return piece if self.running.verdict is Verdict.OK else None
+                if self.running.ended or not self._append(piece):
+                    return None
+        raise EngineError("the engine ended without a finish")
+
+    def _request(self) -> EngineRequest:
+        record, params = self.record, self.record.params
+        turns = record.messages or [{"role": "user", "content": record.prompt or ""}]
+        return EngineRequest(
+            task_id=record.task_id,
+            attempt=record.attempt,
+            messages=tuple(turns),
+            max_tokens=params.get("max_tokens") or self.worker.settings.max_tokens,
+            model=params.get("model"),
+            temperature=params.get("temperature"),
+            top_p=params.get("top_p"),
+            stop=tuple(params.get("stop") or ()),
+            seed=params.get("seed"),
+            metadata=record.metadata,
+        )
+
+    def _append(self, chunk: Chunk) -> bool:
+        """Add a chunk to the log; False if the attempt has to stop."""
+        if not chunk.text:
+            return True
+        self.text.append(chunk.text)
+        self.unwritten.append(chunk)
+        if self.running.is_over_limit:
+            self.worker.heartbeat.end(self.running, outcomes.ATTEMPT_TIMEOUT)
+            return False
+        self._flush(patient=sum(len(c.text) for c in self.unwritten) > MAX_UNWRITTEN_CHARS)
+        if self.running.verdict is Verdict.OVERDUE:
+            self.worker.heartbeat.end(self.running, outcomes.DEADLINE)
+        return self.running.verdict is Verdict.OK
+
+    def _flush(self, patient: bool) -> None:
+        """Write what is unwritten. An impatient flush leaves it for the next one if Redis is away."""
+        if not self.unwritten:
+            return
+        text = "".join(chunk.text for chunk in self.unwritten)
+        tokens = sum(chunk.tokens for chunk in self.unwritten)
+        prompt_tokens = next((c.prompt_tokens for c in self.unwritten if c.prompt_tokens is not None), None)
+        try:
+            verdict = self._append_text(text, tokens, prompt_tokens)
+        except StoreUnavailable:
+            if not patient:
+                return
+            verdict = persist(lambda: self._append_text(text, tokens, prompt_tokens))
+        self.running.verdict = verdict
+        self.chunks += 1
+        self.unwritten.clear()
+
+    def _append_text(self, text: str, tokens: int, prompt_tokens: int | None) -> Verdict:
+        task_id, token = self.record.task_id, self.running.token
+        verdict = self.store.append(task_id, token, self.chunks, text, tokens, prompt_tokens)
+        if verdict is Verdict.ABSENT and self._restore():
+            self.chunks = 0
+            return self.store.append(task_id, token, 0, "".join(self.text), tokens, prompt_tokens)
+        return verdict
+
+    def _restore(self) -> bool:
+        """Claim a task again that Redis has lost while it ran."""
+        lost = self.record.but(status=Status.PENDING, attempt=0, failures=0)
+        claim = self.store.claim(lost, self.terms, self.running.token, self.worker.name)
+        if claim.outcome is not Claimed.TAKEN or claim.record is None:
+            return False
+        self.record = self.running.record = claim.record.but(engine=self.record.engine)
+        return True
+
+    # Endings
+
+    def _complete(self, finish: Finish) -> Parked | Ended:
+        ended = self.record.but(
+            status=Status.COMPLETED,
+            result="".join(self.text),
+            error=None,
+            finish_reason=finish.reason,
+            usage=finish.usage,
+            model=finish.model or self.record.params.get("model"),
+        )
+        return self._settle(ended)
+
+    def _fail(self, error: Failure) -> Parked | Ended:
+        partial = "".join(self.text) or None
+        failures = self.record.failures + 1
+        return self._settle(outcomes.failed(self.record.but(failures=failures, result=partial), error))
+
+    def _retry(self, exc: TransientEngineError) -> Parked | Ended:
+        failures, settings = self.record.failures + 1, self.worker.settings
+        error = Failure(type(exc).__name__, str(exc), retryable=True)
+        if failures >= settings.max_attempts:
+            return self._fail(error)
+        wait_s = outcomes.retry_delay_s(settings, failures, exc.retry_after_s)
+        waiting = self.record.but(status=Status.PENDING, failures=failures, error=error)
+        moved = persist(
+            lambda: self.store.move(waiting, token=self.running.token, due_s=wait_s, reason="retry")
+        )
+        if moved.outcome is Moved.OK and moved.record:
+            return Parked(moved.record, self.terms, wait_s, is_retry=True)
+        return self._stopped()
+
+    def _settle(self, ended: Record) -> Parked | Ended:
+        moved = persist(lambda: self._finish(ended))
+        if moved.outcome is Moved.CANCELLED:
+            return self._stopped()
+        ours = moved.record is not None and moved.record.attempt == ended.attempt
+        if moved.outcome is Moved.OK or (moved.outcome is Moved.ENDED and ours):
+            return Ended(moved.record, by_us=True)
+        return Ended(moved.record)
+
+    def _finish(self, ended: Record) -> Transition:
+        moved = self.store.move(ended, token=self.running.token)
+        if moved.outcome is Moved.ABSENT and self._restore():
+            moved = self.store.move(ended.but(attempt=self.record.attempt), token=self.running.token)
+        if moved.outcome is Moved.OK:
+            self.store.discard(ended.task_id)
+        return moved
+
+    def _stopped(self) -> Ended:
+        """The attempt was told to stop: see to it that a cancel asked for is carried out."""
+        task_id = self.record.task_id
+        if self.running.ended:
+            return Ended(self.store.get(task_id), by_us=True)
+        if self.running.verdict is Verdict.FENCED:
+            return Ended(None)
+        control = persist(lambda: self.store.control(task_id))
+        if control and control.cancel:
+            return Ended(persist(lambda: outcomes.cancel(self.store, task_id)).record)
+        return Ended(persist(lambda: self.store.get(task_id)))
+
+
+def persist(call: Callable[[], T], patience_s: float = FINISH_PATIENCE_S) -> T:
+    """Repeat `call` while the store is away, with jitter.
+
+    Raises:
+        HandBack: It stayed away for `patience_s` seconds.
+    """
+    give_up = time.monotonic() + patience_s
+    while True:
+        try:
+            return call()
+        except StoreUnavailable as exc:
+            if time.monotonic() > give_up:
+                raise HandBack(str(exc)) from exc
+            time.sleep(FINISH_PAUSE_S * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+
+
+def _iterate(engine: Engine, request: EngineRequest) -> Iterator[Chunk | Finish]:
+    """The engine's pieces as a generator that can be closed."""
+    yield from engine.generate(request)

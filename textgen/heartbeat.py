@@ -1,0 +1,123 @@
+"""The worker's heartbeat: renews the leases of all attempts that run in this process.
+
+One daemon thread per process (a greenlet under gevent). It is also who ends an attempt whose engine
+hangs: the record is FAILED at the limit while the engine may still sit in its call.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import structlog
+
+from textgen.errors import StoreUnavailable
+from textgen.lifecycle import Failure, Record
+from textgen.outcomes import ATTEMPT_TIMEOUT, DEADLINE, failed
+from textgen.store import Store
+from textgen.store.answers import Verdict
+
+log = structlog.get_logger(__name__)
+
+#: Renewals in the time of one lease.
+BEATS_PER_LEASE = 4
+#: Seconds that an attempt which was ended from here may take to notice, before a pool's child
+#: process that cannot notice is given up.
+NOTICE_S = 3.0
+
+
+@dataclass(eq=False)
+class Running:
+    """An attempt that runs in this process."""
+
+    record: Record
+    token: str
+    limit_s: float
+    started: float = field(default_factory=time.monotonic)
+    #: Why the attempt must stop, once it must.
+    verdict: Verdict = Verdict.OK
+    #: The error that was recorded from here, if the attempt was ended from here.
+    ended: Failure | None = None
+    ended_at: float = 0.0
+
+    @property
+    def is_over_limit(self) -> bool:
+        """Whether the attempt has run longer than one attempt may."""
+        return time.monotonic() - self.started > self.limit_s
+
+
+class Heartbeat:
+    """Keeps the attempts of one process alive.
+
+    Args:
+        store: Where the leases are.
+        abandon: Called when an attempt neither ends nor notices that it was ended; in a pool's
+            child process it ends the process, elsewhere there is nothing to be done.
+    """
+
+    def __init__(self, store: Store, abandon: Callable[[], None] | None = None) -> None:
+        self.store = store
+        self.abandon = abandon
+        self._running: set[Running] = set()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    @contextmanager
+    def keeping(self, running: Running) -> Iterator[Running]:
+        """Keep the lease of `running` while the block runs."""
+        with self._lock:
+            self._running.add(running)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+                self._thread.start()
+        try:
+            yield running
+        finally:
+            with self._lock:
+                self._running.discard(running)
+
+    def _beat(self) -> None:
+        while True:
+            time.sleep(self.store.lease_s / BEATS_PER_LEASE)
+            with self._lock:
+                attempts = list(self._running)
+            for running in attempts:
+                self._look_after(running)
+
+    def _look_after(self, running: Running) -> None:
+        if running.ended:
+            if self.abandon and time.monotonic() - running.ended_at > NOTICE_S:
+                self.abandon()
+            return
+        try:
+            if running.is_over_limit:
+                self.end(running, ATTEMPT_TIMEOUT)
+                return
+            running.verdict = self.store.renew(running.record.task_id, running.token)
+            if running.verdict is Verdict.OVERDUE:
+                self.end(running, DEADLINE)
+            elif running.verdict in (Verdict.CANCELLED, Verdict.FENCED) and not running.ended_at:
+                running.ended_at = time.monotonic()
+            elif running.ended_at and self.abandon and time.monotonic() - running.ended_at > NOTICE_S:
+                self.abandon()
+        except StoreUnavailable as exc:
+            log.warning("lease not renewed", task_id=running.record.task_id, reason=str(exc))
+
+    def end(self, running: Running, error: Failure) -> None:
+        """Record that an attempt failed for good, and let it know at its next chunk."""
+        self.store.move(failed(running.record, error), token=running.token)
+        self.store.discard(running.record.task_id)
+        running.ended, running.ended_at = error, time.monotonic()
+
+
+def give_up_child() -> Callable[[], None] | None:
+    """What ends a hanging attempt where only the end of the process can: in a prefork child."""
+    from billiard import current_process
+
+    if current_process().name == "MainProcess":
+        return None
+    return lambda: os._exit(70)

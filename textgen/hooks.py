@@ -1,0 +1,238 @@
+"""The custom state hooks of the task: PENDING at every submit, and a worker's view of a message.
+
+`GenerateTask.apply_async` is the one way in: `.delay()`, signatures, groups, chains and
+`client.submit` all end there.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+from celery import Task
+from celery.app.task import Context
+from celery.result import AsyncResult
+from celery.worker.request import Request
+from kombu.utils import json as kombu_json
+
+from textgen import broker, messages
+from textgen.errors import BrokerUnavailable, DuplicateTask, InvalidRequest
+from textgen.lifecycle import Record, is_task_id, new_task_id
+from textgen.requests import GenerationRequest, parse_request
+from textgen.settings import get_settings
+from textgen.store import open_store
+from textgen.store.answers import Terms
+
+#: What Flower, `inspect` and logs show instead of arguments.
+HIDDEN = "<hidden>"
+
+
+class GenerateRequest(Request):  # type: ignore[misc]
+    """A worker's view of a received message: fenced by a token, its arguments hidden."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # The token is made here, in the worker's main process, so that both this process and the
+        # one that runs the attempt can speak for it.
+        self._request_dict["token"] = uuid.uuid4().hex
+        self._argsrepr = self._kwargsrepr = HIDDEN
+
+    @property
+    def token(self) -> str:
+        """The fencing token of this delivery."""
+        return str(self._request_dict["token"])
+
+    def info(self, safe: bool = False) -> dict[str, Any]:
+        """Describe the request for `inspect` and Flower, arguments always hidden."""
+        return dict(super().info(safe=True))
+
+
+class GenerateTask(Task):  # type: ignore[misc]
+    """A task whose every submit is recorded before it is published."""
+
+    Request = "textgen.hooks:GenerateRequest"
+    abstract = True
+    ignore_result = False
+    #: The result's repr in logs and events would be the text: this shows none of it.
+    resultrepr_maxsize = 0
+    typing = False
+
+    def apply_async(
+        self,
+        args: Any = None,
+        kwargs: Any = None,
+        task_id: str | None = None,
+        producer: Any = None,
+        link: Any = None,
+        link_error: Any = None,
+        shadow: str | None = None,
+        **options: Any,
+    ) -> AsyncResult:
+        """Submit a task.
+
+        Takes what Celery's `Task.apply_async` takes. `countdown` and `eta` become a wait in the
+        delay queues or the outbox, `expires` a deadline, `queue` must be one of the two lanes.
+
+        Raises:
+            InvalidRequest: The arguments are not a request, or the id is not a lower-case UUID4.
+            DuplicateTask: The id was used before for another request.
+            StoreUnavailable: Redis did not answer; nothing was queued.
+            BrokerUnavailable: The broker did not confirm; nothing of this will become visible.
+        """
+        request = messages.request_of(tuple(args or ()), dict(kwargs or {}))
+        task_id = task_id or new_task_id()
+        if not is_task_id(task_id):
+            raise InvalidRequest.of({"field": "task_id", "reason": "must be a lower-case UUID, version 4"})
+        options = {
+            **options,
+            "link": link,
+            "link_error": link_error,
+            "shadow": shadow,
+            **self._lineage(options),
+        }
+        self.accept(request, task_id, options)
+        result = self.AsyncResult(task_id)
+        if options.get("add_to_parent", True) and self.app.current_worker_task:
+            self.app.current_worker_task.add_trail(result)
+        return result
+
+    def _lineage(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Root and parent of the task, taken from the task that submits it, if one does."""
+        parent = self.app.current_worker_task
+        if parent is None:
+            return {}
+        running = parent.request
+        return {
+            "root_id": options.get("root_id") or running.root_id or running.id,
+            "parent_id": options.get("parent_id") or running.id,
+        }
+
+    def accept(self, request: GenerationRequest, task_id: str, options: dict[str, Any]) -> Record:
+        """Record a validated request and publish it: what every way in comes down to.
+
+        Args:
+            request: What is asked for.
+            task_id: The task's id.
+            options: Celery's options, as `apply_async` takes them, and `owner` and `replay_of`.
+
+        Returns:
+            The record as accepted.
+
+        Raises:
+            As `apply_async`.
+        """
+        settings, store = get_settings(), open_store()
+        request = _with_options(request, options)
+        record = messages.new_record(request, task_id, options.get("owner") or settings.owner).but(
+            replay_of=options.get("replay_of")
+        )
+        envelope = {name: options[name] for name in messages.ENVELOPE if options.get(name) is not None}
+        terms = Terms(
+            ttl_ms=(request.ttl_s or settings.task_ttl_s) * 1000,
+            deadline_ms=0,
+            fingerprint=messages.fingerprint(record),
+            envelope=kombu_json.dumps(envelope),
+        )
+        due_s = _due_s(options)
+        submitted = store.submit(record, terms, request.deadline_s or settings.deadline_s, due_s)
+        if submitted.deadline_ms < 0:
+            raise DuplicateTask(f"task id {task_id} was used before for another request")
+        if submitted.created:
+            terms = Terms(terms.ttl_ms, submitted.deadline_ms, terms.fingerprint, terms.envelope)
+            self._first_send(submitted.record, terms, due_s)
+        return submitted.record
+
+    def _first_send(self, record: Record, terms: Terms, due_s: float) -> None:
+        """Publish a task that was just recorded; take it back if the broker does not confirm.
+
+        If it runs in spite of that, the broker has it after all, and the submit has succeeded.
+        """
+        store = open_store()
+        try:
+            self.send(record, terms, due_s)
+        except BrokerUnavailable:
+            if store.refuse(record.task_id):
+                raise
+
+    def send(self, record: Record, terms: Terms, delay_s: float = 0.0) -> None:
+        """Publish the message of a recorded task, or leave it to the outbox until it is due.
+
+        Its outbox entry must stand already: it is removed once the broker has confirmed.
+
+        Raises:
+            BrokerUnavailable: The broker did not confirm in time. It may have the message.
+            StoreUnavailable: Redis did not answer.
+        """
+        settings, store = get_settings(), open_store()
+        if delay_s > 0 and not broker.is_rabbitmq(settings):
+            store.schedule(record.task_id, delay_s)
+            return
+        route = broker.wait_route(settings, delay_s) if delay_s > 0 else {}
+        with broker.producer(self.app, settings) as producer:
+            super().apply_async(
+                (),
+                messages.kwargs_of(record),
+                task_id=record.task_id,
+                producer=producer,
+                **_envelope(terms.envelope),
+                **(route or {"queue": settings.bulk_queue if record.lane == "bulk" else settings.queue}),
+                routing_key=settings.bulk_queue if record.lane == "bulk" else settings.queue,
+                priority=broker.transport_priority(settings, record.priority),
+                headers={messages.HEADER: messages.header_of(record, terms)},
+                argsrepr=HIDDEN,
+                kwargsrepr=HIDDEN,
+                add_to_parent=False,
+                retry=False,
+                mandatory=True,
+                confirm_timeout=settings.publish_timeout_s,
+            )
+        store.unschedule(record.task_id)
+
+
+def _envelope(text: str) -> dict[str, Any]:
+    return dict(kombu_json.loads(text)) if text else {}
+
+
+def _with_options(request: GenerationRequest, options: dict[str, Any]) -> GenerationRequest:
+    """Let Celery's options `priority`, `queue` and `expires` speak where the request does not."""
+    settings = get_settings()
+    changes: dict[str, Any] = {}
+    priority = options.get("priority")
+    if priority is not None and "priority" not in request.model_fields_set:
+        changes["priority"] = priority
+    queue = options.get("queue")
+    if queue is not None:
+        name = getattr(queue, "name", queue)
+        if name not in (settings.queue, settings.bulk_queue):
+            reason = f"must be {settings.queue} or {settings.bulk_queue}"
+            raise InvalidRequest.of({"field": "queue", "reason": reason})
+        changes["lane"] = "bulk" if name == settings.bulk_queue else "interactive"
+    expires = options.get("expires")
+    if expires is not None and request.deadline_s is None:
+        changes["deadline_s"] = max(1, math.ceil(_seconds_until(expires)))
+    if not changes:
+        return request
+    return parse_request({**request.as_kwargs(), **changes})
+
+
+def _seconds_until(moment: Any) -> float:
+    """Seconds until `moment`: a number of seconds, a datetime, or one in ISO 8601."""
+    if isinstance(moment, str):
+        moment = datetime.fromisoformat(moment)
+    if isinstance(moment, datetime):
+        aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return (aware - datetime.now(UTC)).total_seconds()
+    return float(moment)
+
+
+def _due_s(options: dict[str, Any]) -> float:
+    """Seconds before which no attempt may begin, from Celery's `countdown` and `eta`."""
+    moment = options.get("eta") if options.get("countdown") is None else options["countdown"]
+    return max(0.0, _seconds_until(moment)) if moment is not None else 0.0
+
+
+def token_of(request: Context | None) -> str | None:
+    """The fencing token of a request, in whichever process it is looked at."""
+    return getattr(request, "token", None) if request is not None else None

@@ -1,0 +1,137 @@
+"""A task as a Celery message carries it: the whole request, and the terms it was accepted under.
+
+The request stands in the task's keyword arguments, as a foreign producer would write it; owner,
+deadline and the like stand in the header `textgen`. A message can rebuild a record that Redis lost.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from textgen.errors import InvalidRequest
+from textgen.lifecycle import VERSION, Record
+from textgen.requests import GenerationRequest, parse_request
+from textgen.settings import Settings
+from textgen.store.answers import Terms
+
+#: Name of the message header with the terms.
+HEADER = "textgen"
+#: Celery's options that belong to the task and go with it when its message is made again.
+ENVELOPE = (
+    "link",
+    "link_error",
+    "chain",
+    "chord",
+    "group_id",
+    "group_index",
+    "root_id",
+    "parent_id",
+    "shadow",
+    "reply_to",
+    "time_limit",
+    "soft_time_limit",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message that was received, read."""
+
+    record: Record
+    terms: Terms
+
+
+def request_of(args: list[Any] | tuple[Any, ...], kwargs: dict[str, Any]) -> GenerationRequest:
+    """The request in the arguments of `generate`: the prompt may come first and bare.
+
+    Raises:
+        InvalidRequest: With the fields that are wrong.
+    """
+    given = dict(kwargs)
+    if len(args) > 1:
+        raise InvalidRequest.of({"field": "prompt", "reason": "give the prompt first, all else by name"})
+    if args:
+        if "prompt" in given:
+            raise InvalidRequest.of({"field": "prompt", "reason": "is given twice"})
+        given["prompt"] = args[0]
+    return parse_request(given)
+
+
+def new_record(request: GenerationRequest, task_id: str, owner: str) -> Record:
+    """The record of a request that nobody has begun."""
+    messages = [message.model_dump() for message in request.messages] if request.messages else None
+    return Record(
+        task_id=task_id,
+        prompt=request.prompt,
+        messages=messages,
+        params=request.params,
+        metadata=request.metadata,
+        owner=owner,
+        priority=request.priority,
+        lane=request.lane,
+    )
+
+
+def fingerprint(record: Record) -> str:
+    """A digest of what was asked for, equal for equal requests of one owner."""
+    asked = [record.owner, record.prompt, record.messages, record.params, record.metadata]
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def kwargs_of(record: Record) -> dict[str, Any]:
+    """The arguments of `generate` that ask for what `record` asked for."""
+    request = {
+        "prompt": record.prompt,
+        "messages": record.messages,
+        **record.params,
+        "priority": record.priority if record.priority != 5 else None,
+        "lane": record.lane if record.lane != "interactive" else None,
+        "metadata": record.metadata or None,
+    }
+    return {name: value for name, value in request.items() if value is not None}
+
+
+def header_of(record: Record, terms: Terms) -> dict[str, Any]:
+    """The header `textgen` of the message for `record`."""
+    return {
+        "v": VERSION,
+        "owner": record.owner,
+        "created_at": record.created_at,
+        "deadline_ms": terms.deadline_ms,
+        "ttl_ms": terms.ttl_ms,
+        "replay_of": record.replay_of,
+    }
+
+
+def _iso(ms: float) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def read(
+    task_id: str,
+    args: list[Any],
+    kwargs: dict[str, Any],
+    header: dict[str, Any] | None,
+    envelope: str,
+    settings: Settings,
+    now_ms: float,
+) -> Delivery:
+    """Read a message. One of a foreign producer has no header: its time begins now.
+
+    Raises:
+        InvalidRequest: The arguments are not a request.
+    """
+    request = request_of(args, kwargs)
+    header = header or {}
+    deadline_ms = header.get("deadline_ms") or now_ms + (request.deadline_s or settings.deadline_s) * 1000
+    record = new_record(request, task_id, header.get("owner") or settings.owner).but(
+        created_at=header.get("created_at") or _iso(now_ms),
+        deadline=_iso(deadline_ms),
+        replay_of=header.get("replay_of"),
+    )
+    ttl_ms = header.get("ttl_ms") or (request.ttl_s or settings.task_ttl_s) * 1000
+    return Delivery(record, Terms(int(ttl_ms), int(deadline_ms), fingerprint(record), envelope))

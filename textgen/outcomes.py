@@ -1,0 +1,87 @@
+"""What follows from how an attempt or a task ended: the record after each kind of ending.
+
+Worker, janitor, cancel and result backend all write endings through these functions.
+"""
+
+from __future__ import annotations
+
+import random
+
+from textgen.lifecycle import Failure, Record, Status, Usage
+from textgen.settings import Settings
+from textgen.store import Store
+from textgen.store.answers import Control, Moved, Transition
+from textgen.store.log import text_of
+
+DEADLINE = Failure("deadline", "the task did not end before its deadline", retryable=True)
+WORKER_LOST = Failure("worker_lost", "the worker was lost in each of the attempts allowed", retryable=True)
+ATTEMPT_TIMEOUT = Failure("attempt_timeout", "the attempt took longer than one may take", retryable=True)
+
+
+def retry_delay_s(settings: Settings, failures: int, asked_s: float | None = None) -> float:
+    """Seconds until the next attempt: exponential with full jitter in its upper half.
+
+    Args:
+        settings: Base and cap.
+        failures: Failures so far, at least 1.
+        asked_s: What the provider asked to wait; never undercut.
+    """
+    ceiling = min(settings.retry_cap_s, settings.retry_base_s * 2 ** min(failures - 1, 30))
+    delay = ceiling * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+    return max(delay, asked_s or 0.0)
+
+
+def failed(record: Record, error: Failure, usage: Usage | None = None) -> Record:
+    """The record of a task that failed for good."""
+    return record.but(status=Status.FAILED, error=error, finish_reason="error", usage=usage or record.usage)
+
+
+def expire(store: Store, record: Record, rev: str) -> Transition:
+    """FAILED(`deadline`), with what had been generated."""
+    return store.move(_with_partial(store, failed(record, DEADLINE)), rev=rev)
+
+
+def cancelled(store: Store, record: Record, control: Control) -> Transition:
+    """CANCELLED, with the text and usage so far. The task must be flagged: its log stands still."""
+    usage = Usage(control.prompt_tokens, control.tokens) if control.tokens else None
+    ended = record.but(
+        status=Status.CANCELLED,
+        finish_reason="cancelled",
+        usage=usage,
+        attempt=control.attempt,
+        failures=control.failures,
+    )
+    if record.status is Status.PROCESSING:
+        ended = _with_partial(store, ended)
+    return store.move(ended, rev=control.rev)
+
+
+def cancel(store: Store, task_id: str) -> Transition:
+    """Cancel a task, whatever it is doing.
+
+    Returns:
+        OK with the CANCELLED record, ENDED with the record as it stands, or ABSENT.
+    """
+    while True:
+        flagged, record, control = store.ask_cancel(task_id)
+        if not flagged or control is None:
+            return Transition(Moved.ENDED if record else Moved.ABSENT, record)
+        moved = cancelled(store, record or Record(task_id), control)
+        if moved.outcome is not Moved.MOVED:
+            if moved.outcome is Moved.OK:
+                store.discard(task_id)
+            return moved
+
+
+def lapse(store: Store, settings: Settings, record: Record, rev: str) -> Transition:
+    """Take note of an attempt whose worker fell silent: back to PENDING, or FAILED at the cap."""
+    failures = record.failures + 1
+    if failures >= settings.max_attempts:
+        ended = _with_partial(store, failed(record.but(failures=failures), WORKER_LOST))
+        return store.move(ended, rev=rev, lapsed=True)
+    waiting = record.but(status=Status.PENDING, failures=failures)
+    return store.move(waiting, rev=rev, lapsed=True, reason="worker_lost")
+
+
+def _with_partial(store: Store, record: Record) -> Record:
+    return record.but(result=text_of(store, record.task_id, record.attempt) or None)

@@ -1,0 +1,118 @@
+"""The Celery tasks: `generate`, a thin shell around `textgen.attempt.run`."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from typing import Any
+
+import structlog
+from celery.exceptions import Ignore, Reject
+from kombu.utils import json as kombu_json
+
+from textgen import attempt, engines, messages
+from textgen.celery import app
+from textgen.errors import BrokerUnavailable, GenerationFailed, StoreUnavailable
+from textgen.heartbeat import Heartbeat, give_up_child
+from textgen.hooks import GenerateTask
+from textgen.lifecycle import Record, Status
+from textgen.settings import get_settings
+from textgen.store import open_store
+
+log = structlog.get_logger(__name__)
+
+#: The attributes of Celery's request that the envelope's options come back as.
+RECEIVED_AS = {"link": "callbacks", "link_error": "errbacks", "group_id": "group"}
+
+
+@lru_cache(maxsize=4)
+def _heartbeat(pid: int) -> Heartbeat:
+    return Heartbeat(open_store(), give_up_child())
+
+
+def _worker(name: str) -> attempt.Worker:
+    return attempt.Worker(
+        name=name,
+        settings=get_settings(),
+        store=open_store(),
+        heartbeat=_heartbeat(os.getpid()),
+        engine=lambda engine: engines.get_engine(engine or engines.default_name()),
+    )
+
+
+def _delivery(request: Any, kwargs: dict[str, Any]) -> messages.Delivery:
+    envelope = {name: getattr(request, RECEIVED_AS.get(name, name), None) for name in messages.ENVELOPE}
+    for name in ("time_limit", "soft_time_limit"):
+        envelope.pop(name)
+    kept = {name: value for name, value in envelope.items() if value}
+    header = getattr(request, messages.HEADER, None)
+    store = open_store()
+    now_ms = attempt.persist(store.now_ms)
+    return messages.read(request.id, [], kwargs, header, kombu_json.dumps(kept), get_settings(), now_ms)
+
+
+@app.task(name="textgen.tasks.generate", base=GenerateTask, bind=True, throws=(GenerationFailed,))
+def generate(self: GenerateTask, prompt: str | None = None, **request: Any) -> str:
+    """Generate text.
+
+    Submit it with `generate.delay("…")`, `.apply_async(…)`, a signature, a group or a chain (the
+    text of one link is the prompt of the next); `AsyncResult.get()` gives the text.
+
+    Args:
+        self: The task.
+        prompt: The text to go on from; or give `messages`.
+        **request: Any other field of `textgen.requests.GenerationRequest`.
+
+    Returns:
+        The text.
+
+    Raises:
+        GenerationFailed: The task is FAILED; the message says why.
+    """
+    structlog.contextvars.bind_contextvars(task_id=self.request.id)
+    try:
+        given = request if prompt is None else {"prompt": prompt, **request}
+        delivery = _delivery(self.request, given)
+        outcome = attempt.run(delivery, self.request.token, _worker(self.request.hostname or ""))
+        return _conclude(self, outcome)
+    except (StoreUnavailable, attempt.HandBack) as exc:
+        log.error("store away, message handed back", reason=str(exc))
+        raise Reject(str(exc), requeue=True) from exc
+    finally:
+        structlog.contextvars.unbind_contextvars("task_id")
+
+
+def _conclude(task: GenerateTask, outcome: attempt.Parked | attempt.Ended) -> str:
+    """Tell Celery how a delivery ended: a return, an error, or neither."""
+    if isinstance(outcome, attempt.Parked):
+        _park(task, outcome)
+        raise Ignore()
+    record = outcome.record
+    if record is None or not (outcome.by_us or _goes_on(task, record)):
+        if record is not None and record.status is Status.CANCELLED:
+            task.send_event("task-revoked", terminated=False, signum=None, expired=False)
+        raise Ignore()
+    if record.status is Status.COMPLETED:
+        return record.result or ""
+    if record.error is None:
+        raise Ignore()
+    raise GenerationFailed(f"{record.error.type}: {record.error.message}")
+
+
+def _goes_on(task: GenerateTask, record: Record) -> bool:
+    """Whether a redelivered, finished task has a chain whose next link may not be submitted yet."""
+    return record.status is Status.COMPLETED and bool(task.request.chain)
+
+
+def _park(task: GenerateTask, parked: attempt.Parked) -> None:
+    """Send the message to wait; if the broker refuses, the outbox sends it when it is due."""
+    store = open_store()
+    task_id = parked.record.task_id
+    if parked.is_retry and parked.record.error:
+        task.send_event("task-retried", exception=parked.record.error.type, traceback="")
+    if not parked.is_retry:
+        attempt.persist(lambda: store.schedule(task_id, parked.wait_s + 30.0))
+    try:
+        task.send(parked.record, parked.terms, parked.wait_s)
+    except BrokerUnavailable:
+        attempt.persist(lambda: store.schedule(task_id, parked.wait_s))
