@@ -1,0 +1,119 @@
+"""What a worker does besides running tasks: queues, presence, janitor, and a stop within bounds."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import Any
+
+import structlog
+from celery import bootsteps, signals
+from celery.worker import state as worker_state
+
+from textgen import broker
+from textgen.errors import StoreUnavailable
+from textgen.hooks import GenerateRequest
+from textgen.janitor import Janitor, Rounds
+from textgen.lifecycle import Status
+from textgen.settings import get_settings
+from textgen.store import open_store, schedules
+from textgen.store.answers import Moved
+
+log = structlog.get_logger(__name__)
+
+#: Seconds for which a worker's word that it is there holds.
+PRESENCE_S = 5.0
+#: Seconds that attempts which were handed back have to stop, before the process ends without them.
+STOP_S = 10.0
+
+
+class Declare(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Declares every queue before the worker consumes, and says what the broker cannot do."""
+
+    requires = ("celery.worker.consumer.connection:Connection",)
+
+    def start(self, c: Any) -> None:
+        settings = get_settings()
+        broker.declare(c.connection, settings)
+        for limit in broker.limits(c.connection, settings):
+            log.warning(limit)
+
+
+class Housekeeping(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Runs the janitor's rounds and the worker's presence while the worker lives."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, c: Any, **kwargs: Any) -> None:
+        super().__init__(c, **kwargs)
+        self.consumer = c
+        self.is_connected = False
+        self.rounds = Rounds(self._janitor, self._beat)
+
+    def start(self, c: Any) -> None:
+        self.is_connected = True
+        self.rounds.start()
+
+    def stop(self, c: Any) -> None:
+        self.is_connected = False
+
+    def shutdown(self, c: Any) -> None:
+        self.rounds.stop()
+        try:
+            schedules.present(open_store(), c.hostname, 0)
+        except StoreUnavailable:
+            log.warning("could not sign off")
+
+    def _janitor(self) -> Janitor:
+        return Janitor(self.consumer.app, get_settings(), open_store(), self.consumer.hostname)
+
+    def _beat(self) -> None:
+        if not self.is_connected:
+            return
+        schedules.present(open_store(), self.consumer.hostname, PRESENCE_S)
+        broker.renew_deliveries(self.consumer.task_consumer, get_settings())
+
+
+def hand_back_later(**_: Any) -> None:
+    """Give running attempts their grace when the worker is told to stop, then hand them back."""
+    threading.Thread(target=_hand_back, name="hand-back", daemon=True).start()
+
+
+def _hand_back() -> None:
+    time.sleep(get_settings().shutdown_grace_s)
+    requests = [r for r in list(worker_state.active_requests) if isinstance(r, GenerateRequest)]
+    for request in requests:
+        try:
+            hand_back(request.id, request.token)
+        except StoreUnavailable as exc:
+            log.warning("attempt not handed back: its lease will lapse", task_id=request.id, reason=str(exc))
+    time.sleep(STOP_S)
+    log.error("stopping without attempts that do not stop", tasks=len(worker_state.active_requests))
+    os._exit(1)
+
+
+def hand_back(task_id: str, token: str) -> bool:
+    """Give up an attempt without counting a failure: PENDING, published again at once.
+
+    The attempt finds itself fenced at its next chunk.
+
+    Returns:
+        Whether it was this attempt's to give up.
+    """
+    store = open_store()
+    record = store.get(task_id)
+    if record is None or record.status is not Status.PROCESSING:
+        return False
+    moved = store.move(record.but(status=Status.PENDING), token=token, reason="worker_stopping")
+    if moved.outcome is Moved.OK:
+        store.schedule(task_id, 0.0)
+        log.info("attempt handed back", task_id=task_id)
+    return moved.outcome is Moved.OK
+
+
+def install(app: Any) -> None:
+    """Add all this to the workers of `app`."""
+    app.steps["consumer"].add(Declare)
+    app.steps["consumer"].add(Housekeeping)
+    signals.worker_shutting_down.connect(hand_back_later, weak=False)

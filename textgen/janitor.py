@@ -1,0 +1,162 @@
+"""The janitor: settles what nobody else will, in one worker at a time.
+
+Publishes due outbox entries, takes over lapsed leases, fails tasks past their deadline, and writes
+down why a message became a dead letter. It only ever acts on what the store's scripts let it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from textgen import deadletters, outcomes
+from textgen.errors import BrokerUnavailable, ConfigurationError, StoreUnavailable
+from textgen.lifecycle import VERSION, Status
+from textgen.settings import Settings
+from textgen.store import Store, keys, schedules
+from textgen.store.answers import Moved
+from textgen.store.schedules import Schedule
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+log = structlog.get_logger(__name__)
+
+#: Seconds between two rounds.
+ROUND_S = 0.5
+#: Milliseconds for which one worker is the janitor, unless it renews.
+LEAD_MS = 5_000
+#: Rounds between two looks for dead letters, and between two trims of the index.
+DEAD_ROUNDS, TRIM_ROUNDS = 4, 120
+#: Seconds until a publish that failed is tried again.
+AGAIN_S = 5.0
+
+
+class Janitor:
+    """The janitor of one worker: works while it leads.
+
+    Args:
+        app: Whose broker.
+        settings: The settings.
+        store: Where everything stands.
+        name: The worker's name.
+    """
+
+    def __init__(self, app: Celery, settings: Settings, store: Store, name: str) -> None:
+        self.settings = settings
+        self.store = store
+        self.name = name
+        self.outbox = Schedule(store, keys.OUTBOX)
+        self.watch = Schedule(store, keys.WATCH)
+        self.dead_letters = deadletters.DeadLetters(app, settings, store)
+        self._send = app.tasks["textgen.tasks.generate"].send
+        self._rounds = 0
+
+    def round(self) -> None:
+        """Do what is due, if this worker leads.
+
+        Raises:
+            StoreUnavailable: Redis did not answer; the next round tries again.
+        """
+        if not schedules.lead(self.store, self.name, LEAD_MS):
+            return
+        self._each(self.watch, self._look)
+        self._each(self.outbox, self._publish)
+        if self._rounds % DEAD_ROUNDS == 0:
+            self.dead_letters.drain()
+        if self._rounds % TRIM_ROUNDS == 0:
+            self.store.trim(self.settings.max_tasks_listed)
+        self._rounds += 1
+
+    def _each(self, schedule: Schedule, act: Callable[[str, str], bool]) -> None:
+        """Act on all that is due, until there is no more or one asks to leave off."""
+        while due := schedule.due():
+            for task_id, score in due:
+                if not act(task_id, score):
+                    return
+            if not schedules.lead(self.store, self.name, LEAD_MS):
+                return
+
+    def _publish(self, task_id: str, score: str) -> bool:
+        """Publish the message of an outbox entry that is due; False if the broker refuses."""
+        control, record = self.store.control(task_id), self.store.get(task_id)
+        if control is None or record is None or record.status.is_terminal or record.v > VERSION:
+            self.outbox.settle(task_id, score)
+            return True
+        if record.status is Status.PROCESSING:
+            # Its attempt lives, or the watch will find that it does not.
+            self.outbox.settle(task_id, score)
+            return True
+        self.outbox.postpone(task_id, self.store.now_ms() + AGAIN_S * 1000)
+        try:
+            self._send(record, control.terms)
+        except BrokerUnavailable as exc:
+            log.warning("outbox entry not published", task_id=task_id, reason=str(exc))
+            return False
+        schedules.count(self.store, "published")
+        return True
+
+    def _look(self, task_id: str, score: str) -> bool:
+        """Look at a task whose lease or deadline may have passed."""
+        control, record = self.store.control(task_id), self.store.get(task_id)
+        now = self.store.now_ms()
+        if control is None or record is None or record.status.is_terminal:
+            self.watch.settle(task_id, score)
+        elif control.cancel:
+            outcomes.cancel(self.store, task_id)
+        elif now >= control.deadline_ms:
+            if outcomes.expire(self.store, record, control.rev).outcome is Moved.OK:
+                self._note("expired", task_id)
+        elif record.status is Status.PROCESSING and now >= control.lease_ms:
+            moved = outcomes.lapse(self.store, self.settings, record, control.rev)
+            if moved.outcome is Moved.OK:
+                self.store.schedule(task_id, 0.0)
+                self._note("taken over", task_id)
+        else:
+            until = control.lease_ms if record.status is Status.PROCESSING else control.deadline_ms
+            self.watch.postpone(task_id, max(until, now + 1000))
+        return True
+
+    def _note(self, what: str, task_id: str) -> None:
+        schedules.count(self.store, what)
+        log.warning(f"task {what}", task_id=task_id)
+
+
+class Rounds:
+    """The thread in which a worker's janitor makes its rounds, and says that the worker is there.
+
+    Args:
+        make: Makes the janitor, on first use.
+        beat: Called before each round.
+    """
+
+    def __init__(self, make: Callable[[], Janitor], beat: Callable[[], None]) -> None:
+        self._make = make
+        self._beat = beat
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread, if it does not run yet."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="janitor", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Make no further round."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        janitor: Any = None
+        while not self._stopped.wait(ROUND_S):
+            try:
+                self._beat()
+                janitor = janitor or self._make()
+                janitor.round()
+            except (StoreUnavailable, BrokerUnavailable, ConfigurationError) as exc:
+                log.warning("janitor waits", reason=str(exc))
+                time.sleep(1.0)
