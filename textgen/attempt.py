@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TypeVar
@@ -299,6 +299,6 @@ def persist(call: Callable[[], T], patience_s: float = FINISH_PATIENCE_S) -> T:
             time.sleep(FINISH_PAUSE_S * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
 
 
-def _iterate(engine: Engine, request: EngineRequest) -> Iterator[Chunk | Finish]:
+def _iterate(engine: Engine, request: EngineRequest) -> Generator[Chunk | Finish, None, None]:
     """The engine's pieces as a generator that can be closed."""
     yield from engine.generate(request)

@@ -33,7 +33,7 @@ CELERY_STATES = {
 }
 
 
-class RecordBackend(BaseBackend):  # type: ignore[misc]
+class RecordBackend(BaseBackend):
     """The record as Celery's result."""
 
     def _store_result(

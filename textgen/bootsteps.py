@@ -28,7 +28,7 @@ PRESENCE_S = 5.0
 STOP_S = 10.0
 
 
-class Declare(bootsteps.StartStopStep):  # type: ignore[misc]
+class Declare(bootsteps.StartStopStep):
     """Declares every queue before the worker consumes, and says what the broker cannot do."""
 
     requires = ("celery.worker.consumer.connection:Connection",)
@@ -40,7 +40,7 @@ class Declare(bootsteps.StartStopStep):  # type: ignore[misc]
             log.warning(limit)
 
 
-class Housekeeping(bootsteps.StartStopStep):  # type: ignore[misc]
+class Housekeeping(bootsteps.StartStopStep):
     """Runs the janitor's rounds and the worker's presence while the worker lives."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)

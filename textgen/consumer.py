@@ -115,7 +115,7 @@ def _screen_request(headers: dict[str, Any], args: list[Any], kwargs: dict[str, 
     return None
 
 
-class ScreeningConsumer(Consumer):  # type: ignore[misc]
+class ScreeningConsumer(Consumer):
     """Celery's consumer, behind `screen`."""
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:

@@ -15,7 +15,7 @@ from textgen.lifecycle import is_task_id
 from textgen.store import open_store
 
 
-class CancellingControl(Control):  # type: ignore[misc]
+class CancellingControl(Control):
     """Celery's remote control, with cancels that last."""
 
     def revoke(

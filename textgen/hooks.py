@@ -29,7 +29,7 @@ from textgen.store.answers import Terms
 HIDDEN = "<hidden>"
 
 
-class GenerateRequest(Request):  # type: ignore[misc]
+class GenerateRequest(Request):
     """A worker's view of a received message: fenced by a token, its arguments hidden."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -49,7 +49,7 @@ class GenerateRequest(Request):  # type: ignore[misc]
         return dict(super().info(safe=True))
 
 
-class GenerateTask(Task):  # type: ignore[misc]
+class GenerateTask(Task):
     """A task whose every submit is recorded before it is published."""
 
     Request = "textgen.hooks:GenerateRequest"

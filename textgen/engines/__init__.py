@@ -43,7 +43,7 @@ def engine_class(name: str) -> type[Engine]:
     except KeyError:
         raise ConfigurationError(f"engine {name!r} does not exist; there are: {', '.join(names())}") from None
     try:
-        return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
+        return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as exc:
         raise ConfigurationError(f"engine {name!r} cannot be loaded: {exc}") from exc
 

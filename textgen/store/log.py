@@ -18,7 +18,8 @@ def _event(entry_id: str, fields: dict[str, str]) -> Event:
     data: dict[str, Any] = {name: value for name, value in fields.items() if name != "type"}
     if "usage" in data:
         data = json.loads(data["usage"])
-    return Event(entry_id, fields["type"], int(entry_id.rpartition("-")[2]), data)  # type: ignore[arg-type]
+    kind: Any = fields["type"]
+    return Event(entry_id, kind, int(entry_id.rpartition("-")[2]), data)
 
 
 def read(store: Store, task_id: str, after: str | None = None, limit: int = PAGE) -> list[Event]:

@@ -48,7 +48,7 @@ class Schedule:
 
     def __len__(self) -> int:
         with translated():
-            return int(self.store.client.zcard(self.key))  # type: ignore[arg-type]
+            return int(self.store.client.zcard(self.key))
 
 
 def present(store: Store, worker: str, for_s: float) -> None:
@@ -64,7 +64,7 @@ def present(store: Store, worker: str, for_s: float) -> None:
 def workers(store: Store) -> list[str]:
     """The names of the workers that can be given work."""
     with translated():
-        return sorted(store.client.zrangebyscore(keys.WORKERS, store.now_ms(), "+inf"))  # type: ignore[arg-type]
+        return sorted(store.client.zrangebyscore(keys.WORKERS, store.now_ms(), "+inf"))
 
 
 def lead(store: Store, name: str, lease_ms: int) -> bool:

@@ -54,7 +54,7 @@ class Store:
         """Redis' time in milliseconds, reckoned from the last answer that carried it."""
         if self._ahead_ms is None:
             with translated():
-                seconds, micros = self.client.time()  # type: ignore[misc]
+                seconds, micros = self.client.time()
             self._ahead_ms = seconds * 1000 + micros / 1000 - time.monotonic() * 1000
         return time.monotonic() * 1000 + self._ahead_ms
 
@@ -233,27 +233,27 @@ class Store:
     def get(self, task_id: str) -> Record | None:
         """Read a record, or None where there is none."""
         with translated():
-            return as_record(self.client.get(keys.record(task_id)) or "")  # type: ignore[arg-type]
+            return as_record(self.client.get(keys.record(task_id)) or "")
 
     def control(self, task_id: str) -> Control | None:
         """Read the control fields, or None where there are none."""
         with translated():
             fields = self.client.hgetall(keys.state(task_id))
-        return Control.of(fields) if fields and "status" in fields else None  # type: ignore[arg-type, operator]
+        return Control.of(fields) if fields and "status" in fields else None
 
     def recent(self, limit: int) -> list[Record]:
         """The newest tasks whose records can still be read, newest first."""
         with translated():
             ids = self.client.zrevrange(keys.CREATED, 0, limit - 1)
-            texts = self.client.mget([keys.record(i) for i in ids]) if ids else []  # type: ignore[union-attr]
-        return [record for text in texts if (record := as_record(text or ""))]  # type: ignore[union-attr]
+            texts = self.client.mget([keys.record(i) for i in ids]) if ids else []
+        return [record for text in texts if (record := as_record(text or ""))]
 
     def count_statuses(self, limit: int) -> dict[str, int]:
         """How many of the newest `limit` tasks are in each status."""
         with translated():
             ids = self.client.zrevrange(keys.CREATED, 0, limit - 1)
             pipe = self.client.pipeline(transaction=False)
-            for task_id in ids:  # type: ignore[union-attr]
+            for task_id in ids:
                 pipe.hget(keys.state(task_id), "status")
             found = pipe.execute()
         return {status.value: found.count(status.value) for status in Status}
