@@ -40,14 +40,15 @@ class RecordBackend(BaseBackend):
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **_: Any
     ) -> Any:
         """Record what nobody else has: an ending that the attempt could not write itself."""
-        if state == states.REVOKED and is_task_id(task_id):
+        token = getattr(request, "token", None)
+        if not is_task_id(task_id):
+            return result
+        if state == states.REVOKED:
             outcomes.cancel(open_store(), task_id)
-        elif state == states.FAILURE and is_task_id(task_id) and not isinstance(result, GenerationFailed):
-            token = getattr(request, "token", None)
-            if token:
-                self._fail_attempt(task_id, token, _failure_of(result))
-        elif state == states.FAILURE and is_task_id(task_id) and getattr(request, "token", None) is None:
+        elif state == states.FAILURE and token is None:
             self._fail_unsubmitted(task_id)
+        elif state == states.FAILURE and not isinstance(result, GenerationFailed):
+            self._fail_attempt(task_id, token, _failure_of(result))
         return result
 
     def _fail_attempt(self, task_id: str, token: str, error: Failure) -> None:
@@ -91,6 +92,10 @@ class RecordBackend(BaseBackend):
             if give_up is not None and time.monotonic() >= give_up:
                 state = record.status.value if record else "unknown"
                 raise CeleryTimeoutError(f"task {task_id} is {state} after {timeout} s")
+
+    def encode_result(self, result: Any, state: str) -> Any:
+        """Pass results on as they are: the record holds what is to be kept of them."""
+        return result
 
     def _forget(self, task_id: str) -> None:
         """Leave the record to its TTL: others may read it."""
