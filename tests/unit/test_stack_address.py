@@ -1,0 +1,87 @@
+"""The files through which a running stack is found."""
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from textgen.settings import running_address
+from textgen.stack.address import LockedFile
+from textgen.stack.errors import StackError
+from textgen.stack.locks import claim, running_stack
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "address.json"
+
+
+def test_an_address_is_believed_only_while_its_file_is_locked(path: Path) -> None:
+    file = LockedFile(path)
+    assert file.acquire()
+    file.write({"web": "http://127.0.0.1:1"})
+    assert running_address(path) == {"web": "http://127.0.0.1:1"}
+    file.release()
+    assert running_address(path) == {}
+
+
+def test_a_shorter_address_replaces_a_longer_one_in_place(path: Path) -> None:
+    file = LockedFile(path)
+    file.acquire()
+    file.write({"web": "x" * 1000})
+    file.write({"web": "y"})
+    assert running_address(path) == {"web": "y"}
+    file.release()
+
+
+def test_what_a_killed_stack_left_is_not_shown_by_the_next_one(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text(json.dumps({"web": "stale"}))
+    file = LockedFile(path)
+    file.acquire()
+    assert running_address(path) == {}
+    file.release()
+
+
+def test_the_file_is_for_its_owner_only(path: Path) -> None:
+    path.parent.mkdir()
+    path.touch(mode=0o644)
+    file = LockedFile(path)
+    file.acquire()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    file.release()
+
+
+def test_a_lock_is_held_once(path: Path) -> None:
+    first, second = LockedFile(path), LockedFile(path)
+    assert first.acquire()
+    assert not second.acquire(timeout_s=0.0)
+    first.release()
+    assert second.acquire()
+    second.release()
+
+
+def test_a_second_stack_on_a_state_directory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
+    with claim(tmp_path / "a") as locks:
+        locks.publish({"pids": {"supervisor": 4711}})
+        with (
+            pytest.raises(StackError, match=r"already runs on .*/a \(supervisor pid 4711\)"),
+            claim(tmp_path / "a"),
+        ):
+            pass
+        assert running_stack(tmp_path / "a")["pids"] == {"supervisor": 4711}
+
+
+def test_a_stack_elsewhere_leaves_the_address_file_to_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
+    with claim(tmp_path / "a") as first, claim(tmp_path / "b") as second:
+        first.publish({"web": "first"})
+        second.publish({"web": "second"})
+        assert running_address() == {"web": "first"}
+        assert running_stack(tmp_path / "b") == {"web": "second"}
