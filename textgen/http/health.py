@@ -1,0 +1,33 @@
+"""Whether the process is alive, and whether the parts behind it are."""
+
+from __future__ import annotations
+
+from flask import Response, jsonify
+from flask_openapi.blueprint import APIBlueprint
+
+from textgen import client
+from textgen.http.operations import problem_responses
+from textgen.http.problems import problem
+from textgen.http.schemas import Alive, NoParameters, Ready
+
+blueprint = APIBlueprint("health", __name__, abp_tags=[{"name": "health"}])
+
+#: Seconds after which asking again is worth while.
+RETRY_AFTER_S = 5
+
+
+@blueprint.get("/healthz", operation_id="isAlive", responses={200: Alive, **problem_responses(422)})
+def alive(query: NoParameters) -> Response:
+    """Say that the process answers. Nothing else is looked at."""
+    return jsonify(status="alive")
+
+
+@blueprint.get("/readyz", operation_id="isReady", responses={200: Ready, **problem_responses(422, 503)})
+def ready(query: NoParameters) -> Response:
+    """Say whether broker, store and at least one worker are there."""
+    parts = client.health()
+    down = [name for name, reason in parts.items() if reason is not None]
+    if down:
+        detail = f"Not ready: {', '.join(down)} down."
+        return problem(503, detail, "not-ready", {"Retry-After": str(RETRY_AFTER_S)}, parts=parts)
+    return jsonify(status="ready", parts=parts)

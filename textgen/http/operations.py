@@ -1,0 +1,93 @@
+"""What the API's description says of requests and answers beyond the models: examples, headers, problems."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from flask_openapi.models.request_body import RequestBody
+from flask_openapi.models.schema import Schema
+from flask_openapi.types import ResponseDict
+from flask_openapi.utils import get_model_schema
+from pydantic import BaseModel
+
+from textgen.http.schemas import Problem, Task
+from textgen.lifecycle import Record, Status, Usage
+from textgen.requests import GenerationRequest
+
+#: The task that stands in all examples.
+EXAMPLE_ID = "3f2b8c1e-9d4a-4c5b-8e7f-0a1b2c3d4e5f"
+EXAMPLE_REQUEST = {"prompt": "Why is the sky blue?", "max_tokens": 64, "metadata": {"order": 17}}
+
+
+def components(*models: type[BaseModel]) -> dict[str, Schema]:
+    """The schemas of `models` and of what they are made of, by name."""
+    found: dict[str, Schema] = {}
+    for model in models:
+        schema = get_model_schema(model)
+        found |= {name: Schema(**inner) for name, inner in schema.pop("$defs", {}).items()}
+        found[model.__name__] = Schema(**schema)
+    return found
+
+
+def _content(kind: str, model: type[BaseModel], example: Any) -> dict[str, Any]:
+    return {kind: {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}, "example": example}}
+
+
+#: The body of a submit; the view reads it through `textgen.http.body`, not through flask-openapi.
+SUBMIT_BODY = RequestBody(
+    required=True, content=_content("application/json", GenerationRequest, EXAMPLE_REQUEST)
+)
+#: The schemas that the operations on tasks refer to.
+TASK_SCHEMAS = components(GenerationRequest, Task, Problem)
+
+
+def example_record(status: Status) -> dict[str, Any]:
+    """The example task, as it looks in `status`."""
+    record = Record(
+        EXAMPLE_ID,
+        status,
+        prompt=str(EXAMPLE_REQUEST["prompt"]),
+        params=GenerationRequest.model_validate(EXAMPLE_REQUEST).params,
+        metadata={"order": 17},
+        created_at="2026-11-02T09:30:00.000Z",
+        updated_at="2026-11-02T09:30:00.000Z",
+        deadline="2026-11-03T09:30:00.000Z",
+    )
+    if status is Status.PENDING:
+        return record.as_dict()
+    record = record.but(attempt=1, engine="local", started_at="2026-11-02T09:30:00.020Z")
+    record = record.but(result="Air scatters", finished_at="2026-11-02T09:30:01.500Z")
+    if status is Status.COMPLETED:
+        record = record.but(result="Air scatters blue light.", finish_reason="stop", usage=Usage(36, 7))
+    return record.as_dict()
+
+
+def record_response(description: str, status: Status, location: bool = False) -> dict[str, Any]:
+    """Describe an answer that is a record, by the example of one in `status`."""
+    names = {} if status.is_terminal else {"Retry-After": "Seconds after which to ask again."}
+    if location:
+        names["Location"] = "Where the task is read."
+    return {
+        "description": description,
+        "headers": {
+            name: {"description": text, "schema": {"type": "string"}} for name, text in names.items()
+        },
+        "content": _content("application/json", Task, example_record(status)),
+    }
+
+
+def problem_responses(*statuses: int) -> ResponseDict:
+    """Describe the problems that an operation may answer."""
+    return {status: _problem_response(HTTPStatus(status)) for status in statuses}
+
+
+def _problem_response(status: HTTPStatus) -> dict[str, Any]:
+    example: dict[str, Any] = {"type": "about:blank", "title": status.phrase, "status": status.value}
+    example["detail"] = "What went wrong, in one sentence."
+    if status == HTTPStatus.UNPROCESSABLE_ENTITY:
+        example["errors"] = [{"field": "prompt", "reason": "must contain some visible text"}]
+    return {
+        "description": status.phrase,
+        "content": _content("application/problem+json", Problem, example),
+    }

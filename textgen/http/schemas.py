@@ -1,0 +1,128 @@
+"""The models that parse parameters and describe answers; `textgen.requests` has the body's."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from textgen.lifecycle import Lane, Status
+
+
+class NoParameters(BaseModel):
+    """A query string must be empty."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+class WaitQuery(NoParameters):
+    """How long to wait for the end of a task."""
+
+    wait_s: float = Field(
+        0, ge=0, le=60, allow_inf_nan=False, description="Seconds to wait for the end; 0 answers at once."
+    )
+
+
+class TaskPath(BaseModel):
+    """The id in the path. Whether it is one is the client's to say: a malformed id is an unknown one."""
+
+    task_id: str = Field(description="Id of the task.", json_schema_extra={"format": "uuid"})
+
+
+class TaskError(BaseModel):
+    """Why a task failed."""
+
+    type: str = Field(description="A stable word for programs.")
+    message: str = Field(description="One sentence for people.")
+    retryable: bool = Field(description="Whether the same request can succeed later.")
+
+
+class TaskUsage(BaseModel):
+    """What a generation consumed."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    cost_usd: float | None = Field(description="Dollars, where a price is known.")
+
+
+class TaskMessage(BaseModel):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class TaskParams(BaseModel):
+    """How to generate, as it was asked for; null where it was left to the engine."""
+
+    model_config = ConfigDict(extra="allow")
+
+    engine: str | None = None
+    model: str | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: list[str] | None = None
+    seed: int | None = None
+
+
+class Task(BaseModel):
+    """A task: the same object that stands in the store."""
+
+    task_id: str = Field(json_schema_extra={"format": "uuid"})
+    status: Status = Field(description="COMPLETED, FAILED and CANCELLED are final.")
+    prompt: str | None
+    messages: list[TaskMessage] | None
+    params: TaskParams
+    metadata: dict[str, Any] = Field(description="The submitter's own.")
+    owner: str
+    priority: int = Field(description="9 is the most urgent.")
+    lane: Lane
+    result: str | None = Field(description="The text; of a cancelled or failed task, as far as it came.")
+    error: TaskError | None
+    finish_reason: str | None = Field(description="`stop`, `length` or `content_filter`.")
+    usage: TaskUsage | None
+    engine: str | None = Field(description="The engine that wrote the text.")
+    model: str | None = Field(description="The model that wrote the text.")
+    attempt: int = Field(description="Attempts begun so far.")
+    failures: int = Field(description="Attempts that failed.")
+    cached: bool
+    replay_of: str | None = Field(description="The task that this one repeats.")
+    created_at: str | None = Field(description="ISO 8601, UTC; so are all times.")
+    started_at: str | None
+    updated_at: str | None
+    finished_at: str | None
+    deadline: str | None = Field(description="The task fails if it has not ended by then.")
+    v: int = Field(description="Version of this object.")
+
+
+class FieldError(BaseModel):
+    """One thing that is wrong with a request."""
+
+    field: str
+    reason: str
+
+
+class Problem(BaseModel):
+    """What went wrong (RFC 9457)."""
+
+    type: str = Field(description="A stable name for programs; `about:blank` where the status says it all.")
+    title: str
+    status: int
+    detail: str = Field(description="One sentence for people.")
+    errors: list[FieldError] | None = Field(None, description="The fields that are wrong, with 422.")
+    parts: dict[str, str | None] | None = Field(None, description="What is down and why, from /readyz.")
+
+
+class Alive(BaseModel):
+    """The process answers."""
+
+    status: Literal["alive"]
+
+
+class Ready(BaseModel):
+    """All parts are there."""
+
+    status: Literal["ready"]
+    parts: dict[str, str | None] = Field(description="Part → what is wrong with it, here always null.")

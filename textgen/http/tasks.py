@@ -1,0 +1,74 @@
+"""The resource `/v1/tasks`: submit, read, wait for and cancel tasks."""
+
+from __future__ import annotations
+
+from flask import Response, jsonify, url_for
+from flask_openapi.blueprint import APIBlueprint
+from structlog.contextvars import bind_contextvars
+
+from textgen import client
+from textgen.http.body import read_object
+from textgen.http.operations import SUBMIT_BODY, TASK_SCHEMAS, problem_responses, record_response
+from textgen.http.schemas import NoParameters, TaskPath, WaitQuery
+from textgen.lifecycle import Record, Status
+from textgen.requests import parse_request
+
+blueprint = APIBlueprint("tasks", __name__, url_prefix="/v1/tasks", abp_tags=[{"name": "tasks"}])
+blueprint.components_schemas.update(TASK_SCHEMAS)
+
+#: Seconds after which a task that has not ended is worth another look.
+RETRY_AFTER_S = 1
+
+
+@blueprint.post(
+    "",
+    operation_id="submitTask",
+    request_body=SUBMIT_BODY,
+    responses={
+        202: record_response("Accepted, durably.", Status.PENDING, location=True),
+        **problem_responses(400, 413, 415, 422, 503),
+    },
+)
+def submit(query: NoParameters) -> Response:
+    """Submit a task. The answer comes once the task cannot be lost any more."""
+    record = client.submit(parse_request(read_object()))
+    answer = _answer(record, 202)
+    answer.headers["Location"] = url_for("tasks.read", task_id=record.task_id)
+    return answer
+
+
+@blueprint.get(
+    "/<task_id>",
+    operation_id="readTask",
+    responses={
+        200: record_response("The task as it is.", Status.COMPLETED),
+        **problem_responses(404, 422, 503),
+    },
+)
+def read(path: TaskPath, query: WaitQuery) -> Response:
+    """Read a task; with `wait_s`, as soon as it has ended or the time is up."""
+    if query.wait_s:
+        return _answer(client.wait(path.task_id, query.wait_s))
+    return _answer(client.get(path.task_id))
+
+
+@blueprint.post(
+    "/<task_id>/cancel",
+    operation_id="cancelTask",
+    responses={
+        200: record_response("Cancelled; the text so far is kept.", Status.CANCELLED),
+        **problem_responses(404, 409, 422, 503),
+    },
+)
+def cancel(path: TaskPath, query: NoParameters) -> Response:
+    """Cancel a task; once more changes nothing."""
+    return _answer(client.cancel(path.task_id))
+
+
+def _answer(record: Record, status: int = 200) -> Response:
+    bind_contextvars(task_id=record.task_id)
+    answer = jsonify(record.as_dict())
+    answer.status_code = status
+    if not record.status.is_terminal:
+        answer.headers["Retry-After"] = str(RETRY_AFTER_S)
+    return answer
