@@ -1,0 +1,58 @@
+# Everything needs only make and Python 3.11 or newer; the rest is fetched on first use.
+#
+#   make run [ARGS="--engine mock --port 8080"]   the whole stack on this machine (textgen up)
+#   make test [ARGS="-k name"]                    all tests; installs the servers they need if it may
+#   make lint                                     formatting, style, types, direction of imports
+#   make bench                                    how many tasks per second the stack carries
+#   make clean                                    what was built; neither tasks nor the model
+#
+# PYTHON=python3.12 chooses the interpreter.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+ARGS :=
+export PYTHON
+
+.PHONY: help run test lint bench clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^#//p' Makefile
+
+$(VENV)/installed: setup.cfg pyproject.toml textgen/__init__.py
+	@sh deploy/venv.sh $(VENV)
+	@echo "Installing textgen and what it needs into $(VENV)" >&2
+	@$(PIP) install --editable '.[local]'
+	@touch $@
+
+$(VENV)/installed-dev: setup.cfg pyproject.toml textgen/__init__.py
+	@sh deploy/venv.sh $(VENV)
+	@echo "Installing textgen and its tools into $(VENV)" >&2
+	@$(PIP) install --editable '.[dev,local,openai,anthropic]'
+	@touch $(VENV)/installed $@
+
+# Without the model the stack only starts with another engine, and only when that is asked for.
+run: $(VENV)/installed
+	@{ sh deploy/model_library.sh && $(BIN)/textgen fetch-model; } || \
+	{ test -n "$${TEXTGEN_ENGINE:-}$(findstring --engine,$(ARGS))" && echo "Going on without the model" >&2; }
+	@exec $(BIN)/textgen up $(ARGS)
+
+test: $(VENV)/installed-dev
+	@sh deploy/test_services.sh
+	@sh deploy/model_library.sh
+	@$(BIN)/textgen fetch-model
+	$(BIN)/python -m pytest tests $(ARGS)
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/installed-dev
+	$(BIN)/python -m bench $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
