@@ -1,5 +1,7 @@
 """Celery's settings, all taken from `textgen.settings`. Every public name here is one of Celery's."""
 
+import sys as _sys
+
 from textgen import broker as _broker
 from textgen.settings import get_settings as _get_settings
 
@@ -34,7 +36,10 @@ task_acks_on_failure_or_timeout = True
 task_time_limit = _settings.attempt_timeout_s + 30
 task_send_sent_event = False
 
-worker_pool = "threads"
+#: Celery takes `-P prefork` for its own default and lets this setting win over it; so this must give
+#: way when prefork was asked for by name.
+if not {"prefork", "-Pprefork", "--pool=prefork"} & set(_sys.argv):
+    worker_pool = "threads"
 worker_concurrency = _settings.concurrency
 worker_prefetch_multiplier = _settings.prefetch_count
 worker_consumer = "textgen.consumer:ScreeningConsumer"

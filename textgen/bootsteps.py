@@ -62,6 +62,7 @@ class Housekeeping(bootsteps.StartStopStep):
         self.rounds.stop()
         try:
             schedules.present(open_store(), c.hostname, 0)
+            schedules.abdicate(open_store(), c.hostname)
         except StoreUnavailable:
             log.warning("could not sign off")
 
@@ -82,15 +83,21 @@ def hand_back_later(**_: Any) -> None:
 
 def _hand_back() -> None:
     time.sleep(get_settings().shutdown_grace_s)
-    requests = [r for r in list(worker_state.active_requests) if isinstance(r, GenerateRequest)]
-    for request in requests:
-        try:
-            hand_back(request.id, request.token)
-        except StoreUnavailable as exc:
-            log.warning("attempt not handed back: its lease will lapse", task_id=request.id, reason=str(exc))
-    time.sleep(STOP_S)
+    give_up = time.monotonic() + STOP_S
+    while time.monotonic() < give_up:
+        for request in list(worker_state.active_requests):
+            if isinstance(request, GenerateRequest):
+                _hand_back_one(request)
+        time.sleep(0.5)
     log.error("stopping without attempts that do not stop", tasks=len(worker_state.active_requests))
     os._exit(1)
+
+
+def _hand_back_one(request: GenerateRequest) -> None:
+    try:
+        hand_back(request.id, request.token)
+    except StoreUnavailable as exc:
+        log.warning("attempt not handed back: its lease will lapse", task_id=request.id, reason=str(exc))
 
 
 def hand_back(task_id: str, token: str) -> bool:

@@ -118,6 +118,13 @@ def _screen_request(headers: dict[str, Any], args: list[Any], kwargs: dict[str, 
 class ScreeningConsumer(Consumer):
     """Celery's consumer, behind `screen`."""
 
+    class Blueprint(Consumer.Blueprint):
+        """Without Celery's native delayed delivery: waits are held in queues of our own."""
+
+        default_steps = [  # noqa: RUF012 - as in the base class
+            step for step in Consumer.Blueprint.default_steps if "delayed_delivery" not in str(step)
+        ]
+
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
         handle = super().create_task_handler(*args, **kwargs)
 

@@ -73,6 +73,11 @@ def lead(store: Store, name: str, lease_ms: int) -> bool:
         return bool(scripts.run(store.client, "lead", [keys.LEADER], [name, lease_ms]))
 
 
+def abdicate(store: Store, name: str) -> None:
+    """Give the janitor's leadership up at once, if `name` has it."""
+    lead(store, name, 1)
+
+
 def count(store: Store, what: str, number: int = 1) -> None:
     """Add to the counter of something the janitor did."""
     with translated():
