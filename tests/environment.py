@@ -29,6 +29,9 @@ SCRUBBED = (
     "XDG_",
 )
 
+#: The cache of whoever runs the tests, where a fetched model lies; the tests' own is empty.
+CACHE_HOME = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+
 #: Where the servers of this run will listen, once a test asks for them.
 BROKER_PORT, STORE_PORT = free_port(), free_port()
 
