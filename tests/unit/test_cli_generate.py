@@ -235,3 +235,11 @@ def test_ctrl_c_ends_single_and_leaves_the_task_alone(client):
     assert result.exit_code == 130
     assert "was last seen PROCESSING" in result.stderr
     assert [record.status for record in client.records.values()] == [Status.PENDING]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("command", ["single", "multiple"])
+def test_an_error_of_ours_ends_the_command_instead_of_hanging_it(client, monkeypatch, command):
+    monkeypatch.setattr(client, "get", lambda task_id: 1 / 0)
+    result = run(command, "hello")
+    assert isinstance(result.exception, RuntimeError)

@@ -33,8 +33,9 @@ class Generations:
     """Submits requests in order, `parallel` of them under way at any time, and tells how they go.
 
     Attributes:
-        records: Index → the newest record known, of the requests that were accepted.
-        outcomes: Index → the last record or the error of the requests that are over.
+        records: Index → the newest record known, of the requests that were accepted. It may be
+            ahead of the updates told.
+        outcomes: Index → the last record or the error, of the requests told to be over.
     """
 
     def __init__(self, client: TaskClient, requests: Sequence[dict[str, Any]], parallel: int = 1) -> None:
@@ -48,27 +49,31 @@ class Generations:
         #: Index → id of those that were accepted and are not over.
         self._running: dict[int, str] = {}
         self._is_cancelled = False
-        self._updates: SimpleQueue[Update] = SimpleQueue()
-        for _ in range(min(parallel, self._count)):
-            threading.Thread(target=self._work, daemon=True).start()
+        #: A thread stands for itself where it broke down through an error of ours.
+        self._updates: SimpleQueue[Update | threading.Thread] = SimpleQueue()
+        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(parallel)]
 
     def updates(self, timeout_s: float | None = None) -> Iterator[Update]:
-        """Tell what happens, until all are over.
+        """Begin, and tell what happens until all are over.
 
         Raises:
             WaitTimeout: `timeout_s` seconds were not enough. Nothing more is submitted; what was
                 accepted goes on.
         """
         end = None if timeout_s is None else time.monotonic() + timeout_s
+        for thread in self._threads[: self._count]:
+            thread.start()
         while len(self.outcomes) < self._count:
             try:
                 update = self._updates.get(timeout=None if end is None else max(0, end - time.monotonic()))
             except Empty:
                 self.stop()
                 raise WaitTimeout(f"not finished after {timeout_s:g} s") from None
-            self._note(update)
-            if update.last:
-                self.outcomes[update.index] = update.what  # type: ignore[assignment]
+            if isinstance(update, threading.Thread):
+                update.join()  # until it has printed its traceback
+                raise RuntimeError("a generation cannot be followed any further")
+            if update.last and not isinstance(update.what, Event):
+                self.outcomes[update.index] = update.what
             yield update
 
     def give_up(self) -> Iterator[Update]:
@@ -90,15 +95,6 @@ class Generations:
         self._is_cancelled = True
         threading.Thread(target=self._cancel, daemon=True).start()
 
-    def _note(self, update: Update) -> None:
-        """Keep `records` up to date."""
-        what, index = update.what, update.index
-        if isinstance(what, Record):
-            self.records[index] = what
-        elif isinstance(what, Event) and what.type == "state":
-            status = Status(what.data["status"])
-            self.records[index] = self.records[index].but(status=status, attempt=what.attempt)
-
     def _work(self) -> None:
         while True:
             with self._lock:
@@ -109,22 +105,29 @@ class Generations:
 
     def _follow(self, index: int, fields: dict[str, Any]) -> None:
         """Submit one request and tell how it goes; its last update comes whatever happens."""
-        outcome: Record | TextgenError = TextgenError("ended unexpectedly")
+        last: Update | threading.Thread = threading.current_thread()
         try:
-            record = self._submit(fields)
+            record = self.records[index] = self._submit(fields)
             self._running[index] = record.task_id
             self._updates.put(Update(index, record))
             if self._is_cancelled:
                 self._cancel()
             for event in self._client.stream(record.task_id):
                 if event is not None:
-                    self._updates.put(Update(index, event))
-            outcome = self._client.get(record.task_id)
+                    self._tell(index, event)
+            self.records[index] = record = self._client.get(record.task_id)
+            last = Update(index, record, last=True)
         except TextgenError as exc:
-            outcome = exc
+            last = Update(index, exc, last=True)
         finally:
             self._running.pop(index, None)
-            self._updates.put(Update(index, outcome, last=True))
+            self._updates.put(last)
+
+    def _tell(self, index: int, event: Event) -> None:
+        if event.type == "state":
+            status = Status(event.data["status"])
+            self.records[index] = self.records[index].but(status=status, attempt=event.attempt)
+        self._updates.put(Update(index, event))
 
     def _submit(self, fields: dict[str, Any]) -> Record:
         """Submit, unless a submit before found broker or store unavailable."""

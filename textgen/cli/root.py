@@ -24,8 +24,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cancel": ("textgen.cli.tasks:cancel", "Cancel a task."),
     "list": ("textgen.cli.tasks:list_tasks", "List the newest tasks."),
     "monitor": ("textgen.cli.monitor:monitor", "Watch tasks, queues and workers."),
-    "up": ("textgen.stack_cli:up", "Start broker, store, worker, web app and Flower here."),
-    "down": ("textgen.stack_cli:down", "Stop what `textgen up` started."),
+    "up": (
+        "textgen.stack_cli:up",
+        "Start broker, store, worker, web app and Flower on this machine, and keep them running.",
+    ),
+    "down": ("textgen.stack_cli:down", "Stop what `textgen up` started, and wait until it has stopped."),
     "ps": ("textgen.stack_cli:ps", "Show what `textgen up` runs."),
     "fetch-model": ("textgen.cli.model:fetch_model", "Fetch the model of the local engine."),
 }
@@ -48,7 +51,7 @@ class LazyGroup(click.Group):
         if name not in COMMANDS:
             return None
         module, _, attribute = COMMANDS[name][0].partition(":")
-        return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
+        return getattr(importlib.import_module(module), attribute)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
