@@ -2,6 +2,7 @@
 
 import json
 import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from textgen.settings import running_address
 from textgen.stack.address import LockedFile
 from textgen.stack.errors import StackError
-from textgen.stack.locks import claim, running_stack
+from textgen.stack.locks import StackLocks, claim, running_stack
 
 
 @pytest.fixture
@@ -62,26 +63,33 @@ def test_a_lock_is_held_once(path: Path) -> None:
     second.release()
 
 
-def test_a_second_stack_on_a_state_directory_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], StackLocks]]:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
-    with claim(tmp_path / "a") as locks:
-        locks.publish({"pids": {"supervisor": 4711}})
-        with (
-            pytest.raises(StackError, match=r"already runs on .*/a \(supervisor pid 4711\)"),
-            claim(tmp_path / "a"),
-        ):
-            pass
-        assert running_stack(tmp_path / "a")["pids"] == {"supervisor": 4711}
+    held: list[StackLocks] = []
+
+    def claim_one(name: str) -> StackLocks:
+        held.append(claim(tmp_path / name))
+        return held[-1]
+
+    yield claim_one
+    for locks in held:
+        locks.release()
+
+
+def test_a_second_stack_on_a_state_directory_is_refused(
+    claimed: Callable[[str], StackLocks], tmp_path: Path
+) -> None:
+    claimed("a").publish({"pids": {"supervisor": 4711}})
+    with pytest.raises(StackError, match=r"already runs on .*/a \(supervisor pid 4711\)"):
+        claimed("a")
+    assert running_stack(tmp_path / "a")["pids"] == {"supervisor": 4711}
 
 
 def test_a_stack_elsewhere_leaves_the_address_file_to_the_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    claimed: Callable[[str], StackLocks], tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
-    with claim(tmp_path / "a") as first, claim(tmp_path / "b") as second:
-        first.publish({"web": "first"})
-        second.publish({"web": "second"})
-        assert running_address() == {"web": "first"}
-        assert running_stack(tmp_path / "b") == {"web": "second"}
+    claimed("a").publish({"web": "first"})
+    claimed("b").publish({"web": "second"})
+    assert running_address() == {"web": "first"}
+    assert running_stack(tmp_path / "b") == {"web": "second"}

@@ -26,7 +26,9 @@ class Bell:
         os.set_blocking(self._writer, False)
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         for signum in STOP_SIGNALS:
-            signal.signal(signum, self._on_stop)
+            # nohup's way to say that the end of the terminal is not to end the stack
+            if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN:
+                signal.signal(signum, self._on_stop)
         signal.signal(signal.SIGCHLD, self._on_child)
 
     def wait(self, timeout_s: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -11,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 #: Bytes that a log file may have before it is moved aside (to `.1`; one such is kept).
 LOG_BYTES = 10 * 1024 * 1024
@@ -48,7 +50,7 @@ class Child:
         Args:
             report: Called in the new process with its process group before the program runs.
         """
-        with log_file.open("ab") as log:
+        with open_log(log_file) as log:
             process = subprocess.Popen(
                 role.command,
                 env=env,
@@ -100,11 +102,18 @@ def how_it_ended(code: int) -> str:
         return f"was ended by signal {-code}"
 
 
+def open_log(path: Path) -> IO[bytes]:
+    """Open a log to append to, for its owner only, with what is too long moved aside."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    bound_log(path)
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab")
+
+
 def bound_log(path: Path) -> None:
     """Move a log that has grown too long aside. Its writer appends, so it goes on at the start."""
     with suppress(FileNotFoundError):
         if path.stat().st_size > LOG_BYTES:
-            path.with_suffix(".log.1").write_bytes(path.read_bytes())
+            shutil.copy(path, path.with_suffix(".log.1"))
             os.truncate(path, 0)
 
 

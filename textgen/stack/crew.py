@@ -12,7 +12,7 @@ import structlog
 
 from textgen.stack.address import LockedFile
 from textgen.stack.bell import Bell
-from textgen.stack.child import Child, Role, bound_log, how_it_ended
+from textgen.stack.child import Child, Role, how_it_ended
 from textgen.stack.guardian import Guardian
 from textgen.stack.plan import STAGES
 
@@ -34,9 +34,9 @@ class Crew:
     """
 
     def __init__(self, log_dir: Path, lock: LockedFile, bell: Bell) -> None:
-        log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.log_dir, self.bell = log_dir, bell
         self.running: dict[str, Child] = {}
+        #: How often each was started again; its keys are all names, in their order of starting.
         self.restarts: dict[str, int] = {}
         self._due: dict[str, tuple[float, Role]] = {}
         self._deaths_in_a_row: dict[str, int] = {}
@@ -48,10 +48,9 @@ class Crew:
 
     def start(self, role: Role) -> None:
         """Start a process of this role."""
-        path = self.log_of(role.name)
-        bound_log(path)
+        self.restarts.setdefault(role.name, 0)
         self.running[role.name] = Child.start(
-            role, os.environ, path, lambda group: self._guardian.expect(role.stage, group)
+            role, os.environ, self.log_of(role.name), lambda group: self._guardian.expect(role.stage, group)
         )
 
     def bury(self) -> dict[str, int]:
@@ -76,7 +75,7 @@ class Crew:
         for role in due:
             del self._due[role.name]
             self.start(role)
-            self.restarts[role.name] = self.restarts.get(role.name, 0) + 1
+            self.restarts[role.name] += 1
             log.warning("started again", process=role.name, pid=self.running[role.name].pid)
         return bool(ended or due)
 
@@ -123,11 +122,20 @@ class Crew:
         child.reap()
         self._guardian.forget(child)
 
+    def pids(self) -> dict[str, int]:
+        """Name → process id of what runs."""
+        return {name: self.running[name].pid for name in self.restarts if name in self.running}
+
     def as_list(self) -> list[dict[str, Any]]:
-        """What runs, for `textgen ps`."""
-        rows = [
-            {"name": name, "pid": child.pid, "state": "running", "started_at": child.started_at.isoformat()}
-            for name, child in self.running.items()
-        ]
-        rows += [{"name": name, "pid": None, "state": "restarting", "started_at": None} for name in self._due]
-        return [row | {"restarts": self.restarts.get(str(row["name"]), 0)} for row in rows]
+        """What runs or will run again, for `textgen ps`."""
+        return [self._row(name, count) for name, count in self.restarts.items()]
+
+    def _row(self, name: str, restarts: int) -> dict[str, Any]:
+        child = self.running.get(name)
+        return {
+            "name": name,
+            "pid": child.pid if child else None,
+            "state": "running" if child else "restarting",
+            "started_at": child.started_at.isoformat() if child else None,
+            "restarts": restarts,
+        }

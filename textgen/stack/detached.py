@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from textgen.errors import TextgenError
-from textgen.stack.child import bound_log, how_it_ended, last_lines
+from textgen.stack.child import how_it_ended, last_lines, open_log
 from textgen.stack.errors import StackError
 from textgen.stack.options import Options
 from textgen.stack.supervisor import serve
@@ -27,10 +27,8 @@ def start(options: Options) -> dict[str, Any]:
         StackError: It could not be started; the message says why.
     """
     log_file = options.state_dir / "log" / "supervisor.log"
-    log_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    bound_log(log_file)
     reader, writer = os.pipe()
-    with log_file.open("ab") as log, os.fdopen(reader) as reports:
+    with open_log(log_file) as log, os.fdopen(reader) as reports:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "textgen.stack", options.as_json(), str(writer)],
             stdin=subprocess.DEVNULL,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,14 +43,13 @@ class StackLocks:
             self.address.write(content)
 
     def release(self) -> None:
-        """Give everything up."""
+        """Give everything up; the end of the process does the same."""
         for file in (self.address, self.state, self.guard):
             file.release()
 
 
-@contextmanager
-def claim(state_dir: Path) -> Iterator[StackLocks]:
-    """Hold `state_dir` while the block runs.
+def claim(state_dir: Path) -> StackLocks:
+    """Make `state_dir` this process's own.
 
     Raises:
         StackError: Another stack runs on it, or its remains do not end.
@@ -60,15 +58,13 @@ def claim(state_dir: Path) -> Iterator[StackLocks]:
     locks = StackLocks(
         LockedFile(state_file(state_dir)), LockedFile(state_dir / "guard.lock"), LockedFile(address_file())
     )
-    try:
-        if not locks.state.acquire():
-            raise StackError(_refusal(state_dir))
-        if not locks.guard.acquire(PREDECESSOR_S):
-            raise StackError(f"processes of the last stack on {state_dir} are still being ended; try again")
-        locks.address.acquire()
-        yield locks
-    finally:
+    if not locks.state.acquire():
+        raise StackError(_refusal(state_dir))
+    if not locks.guard.acquire(PREDECESSOR_S):
         locks.release()
+        raise StackError(f"processes of the last stack on {state_dir} are still being ended; try again")
+    locks.address.acquire()
+    return locks
 
 
 def _refusal(state_dir: Path) -> str:

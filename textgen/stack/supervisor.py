@@ -47,12 +47,13 @@ def serve(options: Options, announce: Announce) -> None:
     os.umask(0o077)
     logs.configure()
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    with claim(options.state_dir) as locks:
-        plan = make(options)
-        # This process and its children see the same settings, the embedded server's address included.
-        os.environ.update(plan.env)
-        get_settings.cache_clear()
-        Supervisor(plan, locks).run(announce)
+    # Held until this process has ended, so that `textgen down` returns no sooner.
+    locks = claim(options.state_dir)
+    plan = make(options)
+    # This process and its children see the same settings, the embedded server's address included.
+    os.environ.update(plan.env)
+    get_settings.cache_clear()
+    Supervisor(plan, locks).run(announce)
 
 
 class Supervisor:
@@ -77,8 +78,7 @@ class Supervisor:
 
     def address(self) -> dict[str, Any]:
         """How the stack is reached and what it consists of."""
-        pids = {name: child.pid for name, child in self.crew.running.items()}
-        return {**self.plan.address, "pids": {"supervisor": os.getpid(), **pids}}
+        return {**self.plan.address, "pids": {"supervisor": os.getpid(), **self.crew.pids()}}
 
     def _content(self, state: str) -> dict[str, Any]:
         own = {
