@@ -22,11 +22,44 @@ from textgen.errors import PermanentEngineError, TransientEngineError
 from textgen.lifecycle import Usage
 
 #: The words its sentences are made of.
-WORDS = (
-    "a the one every quiet small green early long river garden letter window morning train market "
-    "stone lamp story carries opens follows finds keeps leaves meets under over beside toward again "
-    "slowly at last and then"
-).split()
+WORDS = [
+    "a",
+    "the",
+    "one",
+    "every",
+    "quiet",
+    "small",
+    "green",
+    "early",
+    "long",
+    "river",
+    "garden",
+    "letter",
+    "window",
+    "morning",
+    "train",
+    "market",
+    "stone",
+    "lamp",
+    "story",
+    "carries",
+    "opens",
+    "follows",
+    "finds",
+    "keeps",
+    "leaves",
+    "meets",
+    "under",
+    "over",
+    "beside",
+    "toward",
+    "again",
+    "slowly",
+    "at",
+    "last",
+    "and",
+    "then",
+]
 #: Tokens of a text whose length nobody asked for.
 TOKENS = 24
 #: Seconds that `hangs` hangs, in steps that can be interrupted.
