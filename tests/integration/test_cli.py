@@ -42,7 +42,7 @@ def env(request: pytest.FixtureRequest) -> Environment:
 
 def submit_slow(env: Environment) -> str:
     """Submit a slow task and leave it running; returns its id."""
-    late = textgen(env, "single", "slow", *SLOW, "--timeout", "0.5", "--json")
+    late = textgen(env, "single", "slow", *SLOW, "--timeout", "2", "--json")
     assert late.returncode == 5, late.stderr
     [record] = documents(late)
     return str(record["task_id"])

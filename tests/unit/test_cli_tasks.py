@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -115,3 +116,14 @@ def test_monitor_goes_on_while_the_store_is_away(client, monkeypatch):
     assert result.exit_code == 130
     assert "unavailable: no store" in result.stdout
     assert result.stdout.count("w1@host") == 2
+
+
+@pytest.mark.parametrize(("options", "shown"), [([], "/m.gguf\n"), (["--json"], '{"path": "/m.gguf"}\n')])
+def test_fetch_model_says_where_the_model_is(monkeypatch, options, shown):
+    def fetch(progress):
+        progress("model is there")
+        return Path("/m.gguf")
+
+    monkeypatch.setattr("textgen.weights.fetch", fetch)
+    result = run("fetch-model", *options)
+    assert (result.exit_code, result.stdout, result.stderr) == (0, shown, "model is there\n")
