@@ -26,6 +26,7 @@ from textgen.errors import (
 )
 from textgen.heartbeat import Heartbeat, Running
 from textgen.lifecycle import Failure, Record, Status
+from textgen.logs import outline
 from textgen.messages import Delivery
 from textgen.settings import Settings
 from textgen.store import Store
@@ -139,8 +140,8 @@ class _Attempt:
             return self._fail(Failure(type(exc).__name__, str(exc)))
         except (StoreUnavailable, HandBack):
             raise
-        except Exception as exc:
-            log.error("engine broke", task_id=self.record.task_id, error=type(exc).__name__, exc_info=True)
+        except Exception as exc:  # noqa: BLE001 - the one place where any failure of an attempt is recorded
+            log.error("engine broke", task_id=self.record.task_id, where=outline(exc))
             return self._fail(Failure("EngineBug", f"the engine broke with {type(exc).__name__}"))
         if finish is None:
             return self._stopped()

@@ -40,7 +40,7 @@ class RecordBackend(BaseBackend):
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **_: Any
     ) -> Any:
         """Record what nobody else has: an ending that the attempt could not write itself."""
-        token = getattr(request, "token", None)
+        token: Any = getattr(request, "token", None)
         if not is_task_id(task_id):
             return result
         if state == states.REVOKED:

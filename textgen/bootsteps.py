@@ -11,7 +11,8 @@ import structlog
 from celery import bootsteps, signals
 from celery.worker import state as worker_state
 
-from textgen import broker
+from textgen import broker, logs
+from textgen.celery import app
 from textgen.errors import StoreUnavailable
 from textgen.hooks import GenerateRequest
 from textgen.janitor import Janitor, Rounds
@@ -76,6 +77,7 @@ class Housekeeping(bootsteps.StartStopStep):
         broker.renew_deliveries(self.consumer.task_consumer, get_settings())
 
 
+@signals.worker_shutting_down.connect
 def hand_back_later(**_: Any) -> None:
     """Give running attempts their grace when the worker is told to stop, then hand them back."""
     threading.Thread(target=_hand_back, name="hand-back", daemon=True).start()
@@ -119,8 +121,11 @@ def hand_back(task_id: str, token: str) -> bool:
     return moved.outcome is Moved.OK
 
 
-def install(app: Any) -> None:
-    """Add all this to the workers of `app`."""
-    app.steps["consumer"].add(Declare)
-    app.steps["consumer"].add(Housekeeping)
-    signals.worker_shutting_down.connect(hand_back_later, weak=False)
+@signals.setup_logging.connect
+def configure_logging(loglevel: int | None = None, **_: object) -> None:
+    """Log as every process of textgen does, instead of as Celery would."""
+    logs.configure(loglevel or "INFO")
+
+
+app.steps["consumer"].add(Declare)
+app.steps["consumer"].add(Housekeeping)

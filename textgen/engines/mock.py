@@ -22,44 +22,12 @@ from textgen.errors import PermanentEngineError, TransientEngineError
 from textgen.lifecycle import Usage
 
 #: The words its sentences are made of.
-WORDS = [
-    "a",
-    "the",
-    "one",
-    "every",
-    "quiet",
-    "small",
-    "green",
-    "early",
-    "long",
-    "river",
-    "garden",
-    "letter",
-    "window",
-    "morning",
-    "train",
-    "market",
-    "stone",
-    "lamp",
-    "story",
-    "carries",
-    "opens",
-    "follows",
-    "finds",
-    "keeps",
-    "leaves",
-    "meets",
-    "under",
-    "over",
-    "beside",
-    "toward",
-    "again",
-    "slowly",
-    "at",
-    "last",
-    "and",
-    "then",
-]
+WORDS = (
+    *("a", "the", "one", "every", "quiet", "small", "green", "early", "long", "slowly", "at", "last"),
+    *("river", "garden", "letter", "window", "morning", "train", "market", "stone", "lamp", "story"),
+    *("carries", "opens", "follows", "finds", "keeps", "leaves", "meets", "again", "and", "then"),
+    *("under", "over", "beside", "toward"),
+)
 #: Tokens of a text whose length nobody asked for.
 TOKENS = 24
 #: Seconds that `hangs` hangs, in steps that can be interrupted.
