@@ -5,6 +5,7 @@ Calls that block run in threads of their own, so that a time-out and Ctrl-C take
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,9 @@ from typing import Any
 from textgen.cli.connection import TaskClient
 from textgen.errors import TaskFinished, TextgenError, Unavailable, WaitTimeout
 from textgen.lifecycle import Event, Record, Status
+
+#: Seconds of one wait. A signal that comes just before a wait begins is seen only when it is over.
+LOOK_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +64,15 @@ class Generations:
             WaitTimeout: `timeout_s` seconds were not enough. Nothing more is submitted; what was
                 accepted goes on.
         """
-        end = None if timeout_s is None else time.monotonic() + timeout_s
+        end = math.inf if timeout_s is None else time.monotonic() + timeout_s
         for thread in self._threads[: self._count]:
             thread.start()
         while len(self.outcomes) < self._count:
             try:
-                update = self._updates.get(timeout=None if end is None else max(0, end - time.monotonic()))
+                update = self._next(end)
             except Empty:
                 self.stop()
                 raise WaitTimeout(f"not finished after {timeout_s:g} s") from None
-            if isinstance(update, threading.Thread):
-                update.join()  # until it has printed its traceback
-                raise RuntimeError("a generation cannot be followed any further")
             if update.last and not isinstance(update.what, Event):
                 self.outcomes[update.index] = update.what
             yield update
@@ -94,6 +95,21 @@ class Generations:
         self.stop()
         self._is_cancelled = True
         threading.Thread(target=self._cancel, daemon=True).start()
+
+    def _next(self, end: float) -> Update:
+        """Wait for the next update; raises Empty at `end`, a reading of the monotonic clock."""
+        while True:
+            left = end - time.monotonic()
+            try:
+                update = self._updates.get(timeout=max(0.0, min(left, LOOK_S)))
+            except Empty:
+                if left <= LOOK_S:
+                    raise
+            else:
+                if isinstance(update, threading.Thread):
+                    update.join()  # until it has printed its traceback
+                    raise RuntimeError("a generation cannot be followed any further")
+                return update
 
     def _work(self) -> None:
         while True:
