@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from amqp.exceptions import AMQPError
 from kombu import Exchange, Queue
 from kombu.exceptions import KombuError, OperationalError
+from redis.exceptions import RedisError
 
 from textgen.errors import BrokerUnavailable, ConfigurationError
 from textgen.settings import Settings
@@ -30,8 +32,8 @@ DELIVERY_LIMIT = 50
 DEAD_TTL_MS = 7 * 24 * 3600 * 1000
 #: Dead letters kept.
 DEAD_LENGTH = 10_000
-#: What may be wrong with a broker when something is published.
-ERRORS = (KombuError, OSError)
+#: What may be wrong with a broker when it is spoken to, RabbitMQ or Redis.
+ERRORS = (KombuError, AMQPError, RedisError, OSError)
 
 
 def is_rabbitmq(settings: Settings) -> bool:
@@ -227,7 +229,7 @@ def _discard(lent: Producer) -> None:
     sock = getattr(getattr(transport, "transport", None), "sock", None)
     if sock is not None:
         sock.close()
-    connection.collapse()
+    connection.collect()
 
 
 def _reason(exc: BaseException) -> str:

@@ -71,7 +71,7 @@ class DeadLetters:
 
     def _disconnect(self) -> None:
         if self._connection is not None:
-            self._connection.collapse()
+            self._connection.collect()
         self._queue = self._connection = None
 
     def _bury(self, message: Any) -> None:
