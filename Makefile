@@ -1,7 +1,7 @@
 # Everything needs only make and Python 3.11 or newer; the rest is fetched on first use.
 #
 #   make run [ARGS="--engine mock --port 8080"]   the whole stack on this machine (textgen up)
-#   make test [ARGS="-k name"]                    all tests; installs the servers they need if it may
+#   make test [TESTS=tests/unit] [ARGS="-k name"] the tests; installs the servers they need if it may
 #   make lint                                     formatting, style, types, direction of imports
 #   make bench                                    how many tasks per second the stack carries
 #   make clean                                    what was built; neither tasks nor the model
@@ -12,6 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS :=
+TESTS := tests
 export PYTHON
 
 .PHONY: help run test lint bench clean
@@ -34,15 +35,15 @@ $(VENV)/installed-dev: setup.cfg pyproject.toml textgen/__init__.py
 
 # Without the model the stack only starts with another engine, and only when that is asked for.
 run: $(VENV)/installed
-	@{ sh deploy/model_library.sh && $(BIN)/textgen fetch-model; } || \
+	@{ sh deploy/model_library.sh && $(BIN)/textgen fetch-model >&2; } || \
 	{ test -n "$${TEXTGEN_ENGINE:-}$(findstring --engine,$(ARGS))" && echo "Going on without the model" >&2; }
 	@exec $(BIN)/textgen up $(ARGS)
 
 test: $(VENV)/installed-dev
 	@sh deploy/test_services.sh
 	@sh deploy/model_library.sh
-	@$(BIN)/textgen fetch-model
-	$(BIN)/python -m pytest tests $(ARGS)
+	@$(BIN)/textgen fetch-model >&2
+	$(BIN)/python -m pytest $(TESTS) $(ARGS)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
