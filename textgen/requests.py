@@ -80,7 +80,7 @@ class GenerationRequest(BaseModel):
     engine: StrictStr | None = Field(
         None, min_length=1, max_length=200, description="Name of the engine; the default one if left out."
     )
-    model: StrictStr | None = Field(
+    model: Text | None = Field(
         None, min_length=1, max_length=200, description="Model of the engine; its own default if left out."
     )
     max_tokens: StrictInt | None = Field(None, ge=1, description="Tokens to generate at the most.")

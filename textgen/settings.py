@@ -189,7 +189,7 @@ class Settings(BaseSettings):
     max_tokens: int = Field(256, ge=1, description="Tokens generated where the request names none.")
     max_tokens_limit: int = Field(8192, ge=1, description="The most that `max_tokens` may ask for.")
     max_metadata_bytes: int = Field(16_384, ge=2, description="Size of `metadata` as JSON.")
-    max_body_bytes: int = Field(1_048_576, ge=1024, description="Size of an HTTP request body.")
+    max_body_bytes: int = Field(1_572_864, ge=1024, description="Size of an HTTP request body.")
 
     # Engines
     engine: str = Field(

@@ -58,6 +58,7 @@ class Subscriber:
     def __init__(self, client: redis.Redis) -> None:
         self.client = client
         self._listeners: dict[str, set[Listener]] = defaultdict(set)
+        self._confirmed: set[str] = set()
         self._lock = threading.Lock()
         self._pubsub: Any = None
         self._thread: threading.Thread | None = None
@@ -72,12 +73,11 @@ class Subscriber:
         channel, listener = keys.events(task_id), Listener()
         with self._lock, translated():
             self._start()
-            known = channel in self._listeners
-            self._listeners[channel].add(listener)
-            if known:
-                listener.confirmed.set()
-            else:
+            if not self._listeners[channel]:
                 self._pubsub.subscribe(channel)
+            elif channel in self._confirmed:
+                listener.confirmed.set()
+            self._listeners[channel].add(listener)
         try:
             listener.confirmed.wait(CONFIRM_S)
             yield listener
@@ -89,6 +89,7 @@ class Subscriber:
             self._listeners[channel].discard(listener)
             if not self._listeners[channel]:
                 del self._listeners[channel]
+                self._confirmed.discard(channel)
                 try:
                     self._pubsub.unsubscribe(channel)
                 except redis.RedisError:
@@ -113,6 +114,8 @@ class Subscriber:
                 continue
             with self._lock:
                 listeners = list(self._listeners.get(message["channel"], ()))
+                if message["type"] == "subscribe" and listeners:
+                    self._confirmed.add(message["channel"])
             for listener in listeners:
                 if message["type"] == "subscribe":
                     listener.confirmed.set()

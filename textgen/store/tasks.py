@@ -210,8 +210,9 @@ class Store:
             Whether the task is now only waiting for its CANCELLED record, the record as it stands
             (None where Redis has none), and its control fields if it was not terminal.
         """
-        word, _, text, *_ = self._run("cancel", task_id)
-        return word == "flagged", as_record(text), self.control(task_id) if word == "flagged" else None
+        word, _, *rest = self._run("cancel", task_id)
+        record = as_record(rest[0]) if rest else None
+        return word == "flagged", record, self.control(task_id) if word == "flagged" else None
 
     def refuse(self, task_id: str) -> bool:
         """Take back a submit that was not confirmed; False if it has begun to run all the same."""
