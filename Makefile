@@ -6,7 +6,7 @@
 #   make bench                                    how many tasks per second the stack carries
 #   make clean                                    what was built; neither tasks nor the model
 #
-# PYTHON=python3.12 chooses the interpreter.
+# PYTHON=python3.12 chooses the interpreter of an environment that is not made yet.
 
 VENV := .venv
 BIN := $(VENV)/bin

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import time
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,11 +18,6 @@ from textgen.stack.locks import running_stack
 from textgen.stack.options import Options, folder
 from textgen.stack.ports import is_loopback
 from textgen.stack.supervisor import serve
-
-#: Seconds beyond the workers' grace in which a stack must have stopped.
-DOWN_MARGIN_S = 60.0
-#: Seconds between two looks at whether it has.
-LOOK_S = 0.1
 
 _state_dir = click.option(
     "--state-dir",
@@ -75,18 +66,8 @@ def up(state_dir: Path | None, detach: bool, as_json: bool, **given: Any) -> Non
 def down(state_dir: Path | None) -> None:
     """Stop what `textgen up` started, and wait until it has stopped."""
     where = folder(state_dir)
-    running = running_stack(where)
-    if not running:
-        click.echo(f"No stack runs on {where}.", err=True)
-        return
-    with suppress(ProcessLookupError):
-        os.kill(running["pids"]["supervisor"], signal.SIGTERM)
-    deadline = time.monotonic() + running["stops_within_s"] + DOWN_MARGIN_S
-    while running_stack(where).get("pids", {}).get("supervisor") == running["pids"]["supervisor"]:
-        if time.monotonic() > deadline:
-            raise StackError(f"the stack on {where} has not stopped; its logs are in {where / 'log'}")
-        time.sleep(LOOK_S)
-    click.echo(f"The stack on {where} has stopped.", err=True)
+    stopped = detached.stop(where)
+    click.echo(f"The stack on {where} has stopped." if stopped else f"No stack runs on {where}.", err=True)
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""A stack that goes on after the command that started it has returned.
+"""A stack that goes on after the command that started it has returned, and how any stack is stopped.
 
 The supervisor then is a process of its own (`python -m textgen.stack`) with nothing inherited open,
 and says on a pipe, in one line of JSON, how it is reached or why it is not.
@@ -8,16 +8,26 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from textgen.errors import TextgenError
 from textgen.stack.child import how_it_ended, last_lines, open_log
 from textgen.stack.errors import StackError
+from textgen.stack.locks import running_stack
 from textgen.stack.options import Options
 from textgen.stack.supervisor import serve
+
+#: Seconds beyond what its processes may take in which a stack must have stopped.
+STOP_MARGIN_S = 30.0
+#: Seconds between two looks at whether it has.
+LOOK_S = 0.1
 
 
 def start(options: Options) -> dict[str, Any]:
@@ -48,6 +58,26 @@ def start(options: Options) -> dict[str, Any]:
     code = process.wait()
     message = report.get("error") or f"the supervisor {how_it_ended(code)}; its log is {log_file}"
     raise StackError.of(message, report.get("details", "" if report else last_lines(log_file)))
+
+
+def stop(state_dir: Path) -> bool:
+    """Stop the stack of `state_dir`, detached or not, and wait until it has; False where none runs.
+
+    Raises:
+        StackError: It does not stop.
+    """
+    running = running_stack(state_dir)
+    if not running:
+        return False
+    supervisor = running["pids"]["supervisor"]
+    with suppress(ProcessLookupError):
+        os.kill(supervisor, signal.SIGTERM)
+    deadline = time.monotonic() + running["stops_within_s"] + STOP_MARGIN_S
+    while running_stack(state_dir).get("pids", {}).get("supervisor") == supervisor:
+        if time.monotonic() > deadline:
+            raise StackError(f"the stack on {state_dir} has not stopped; its logs are in {state_dir / 'log'}")
+        time.sleep(LOOK_S)
+    return True
 
 
 def run(options: Options, reports: int) -> int:

@@ -1,0 +1,1 @@
+"""Measurements of the whole stack; see `bench/__main__.py`."""
