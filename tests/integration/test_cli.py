@@ -11,10 +11,10 @@ import pytest
 
 from tests.environment import Environment
 from tests.integration.terminals import Terminal, documents, mock, textgen
-from textgen.lifecycle import new_task_id
 
 #: Servers that are not there: what the command must do without when it goes over HTTP.
 NOWHERE = {"CELERY_BROKER_URL": "amqp://guest:guest@127.0.0.1:1//", "REDIS_URL": "redis://127.0.0.1:1/0"}
+UNKNOWN_ID = "0b8f3b52-6f64-4f0e-9d39-6c1c2d7f9a10"
 #: A generation that takes as long as a test needs to do something to it.
 SLOW = ("--max-tokens", "1000", *mock(delay_s=0.1, tokens=600))
 
@@ -102,7 +102,7 @@ def test_a_wrong_request_is_exit_code_2_and_names_the_field(env: Environment) ->
 
 
 @pytest.mark.parametrize("command", ["status", "cancel"])
-@pytest.mark.parametrize("task_id", [new_task_id(), "nonsense"])
+@pytest.mark.parametrize("task_id", [UNKNOWN_ID, "nonsense"])
 def test_an_unknown_id_is_exit_code_3(env: Environment, command: str, task_id: str) -> None:
     run = textgen(env, command, task_id)
     assert (run.returncode, run.stdout, run.stderr.count("\n")) == (3, "", 1), run.stderr
@@ -241,7 +241,7 @@ def test_no_color_keeps_escapes_away(stack: Environment) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("single", "x"), ("multiple", "x", "y"), ("status", new_task_id()), ("list",)]
+    "arguments", [("single", "x"), ("multiple", "x", "y"), ("status", UNKNOWN_ID), ("list",)]
 )
 def test_without_servers_it_is_exit_code_4_without_a_traceback(
     stack: Environment, arguments: tuple[str, ...]
@@ -265,3 +265,17 @@ def test_without_a_broker_nothing_is_submitted(stack: Environment) -> None:
 def test_without_the_server_it_is_exit_code_4(stack: Environment) -> None:
     run = textgen(stack | {"TEXTGEN_URL": "http://127.0.0.1:1"}, "single", "x", "--json")
     assert (run.returncode, run.stdout, run.stderr.count("\n")) == (4, "", 1), run.stderr
+
+
+def test_it_works_on_the_embedded_broker(
+    stack_env: Callable[..., Environment], start_worker: Callable[..., Any]
+) -> None:
+    env = stack_env("valkey")
+    start_worker(env, "threads", 2).wait_ready()
+
+    run = textgen(env, "multiple", "one", "two", "--json")
+    [look] = documents(textgen(env, "monitor", "--once", "--json"))
+
+    assert (run.returncode, len(documents(run))) == (0, 2)
+    assert look["statuses"]["COMPLETED"] == sum(look["statuses"].values()) == 2
+    assert len(look["workers"]) == 1

@@ -78,13 +78,11 @@ class Board:
 
     def summarize(self, seconds: float) -> None:
         """Print a table of all outcomes, and what they come to."""
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-        table.add_column("#", justify="right")
-        table.add_column("task", min_width=36, no_wrap=True)
-        table.add_column("status", min_width=10, no_wrap=True)
-        table.add_column("waited", justify="right", no_wrap=True)
-        table.add_column("ran", justify="right", no_wrap=True)
-        table.add_column("text", no_wrap=True, overflow="ellipsis")
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", expand=True)
+        for name in ("#", "task", "status", "waited", "ran"):
+            table.add_column(name, no_wrap=True)
+        # what the others leave
+        table.add_column("text", no_wrap=True, overflow="ellipsis", ratio=1)
         for index in sorted(self._run.outcomes):
             table.add_row(str(index + 1), *_cells(self._run.outcomes[index], self._run.records.get(index)))
         out = screen.console()
@@ -95,9 +93,8 @@ class Board:
         title = screen.one_line(self._prompts[index])
         if isinstance(outcome, Record):
             line = screen.status_text(outcome.status)
-            line.pad_right(10 - len(outcome.status.value))
             return line.append(f"  {title}").append(f"  {screen.ending(outcome)}", style="dim")
-        return Text("no outcome", style="red").append(f"  {title}  {outcome}")
+        return Text().append("no outcome", style="red").append(f"  {title}  {outcome}", style="dim")
 
 
 def _cells(outcome: Record | TextgenError, known: Record | None) -> list[Any]:

@@ -61,10 +61,10 @@ def one_line(text: str, width: int = 60) -> str:
 
 
 def status_text(status: Status) -> Text:
-    """A status in its colour."""
+    """A status in its colour, as wide as the longest one."""
     from rich.text import Text
 
-    return Text(status.value, style=STYLES[status])
+    return Text().append(f"{status.value:<10}", style=STYLES[status])
 
 
 def prompt_of(record: Record) -> str:
@@ -118,9 +118,14 @@ def record_table(record: Record) -> Table:
         if name == "status":
             table.add_row(name, status_text(record.status))
         elif value not in (None, {}, []) and name != "v":
-            shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            table.add_row(name, Text(visible(shown)))
+            table.add_row(name, Text(visible(_shown(value))))
     return table
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        value = {name: item for name, item in value.items() if item is not None}
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def records_table(records: list[Record], show_prompts: bool = False) -> Table:
@@ -128,11 +133,12 @@ def records_table(records: list[Record], show_prompts: bool = False) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("task", min_width=36, no_wrap=True)
-    table.add_column("status", min_width=10, no_wrap=True)
-    for name in ("engine", "attempt", "age", "took", *(["prompt"] if show_prompts else [])):
-        table.add_column(name, no_wrap=True, overflow="ellipsis")
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", expand=show_prompts)
+    for name in ("task", "status", "engine", "attempt", "age", "took"):
+        table.add_column(name, no_wrap=True)
+    if show_prompts:
+        # what the others leave
+        table.add_column("prompt", no_wrap=True, overflow="ellipsis", ratio=1)
     for record in records:
         table.add_row(
             record.task_id,

@@ -60,9 +60,7 @@ class Transcript:
         self._note(record.status, screen.ending(record))
 
     def _note(self, status: Status, text: str) -> None:
-        line = screen.status_text(status)
-        line.pad_right(10 - len(status.value))
-        self._notes.print(line.append(f"  {text}", style="dim"), soft_wrap=True)
+        self._notes.print(screen.status_text(status).append(f"  {text}", style="dim"), soft_wrap=True)
 
     def _write(self, text: str) -> None:
         sys.stdout.write(screen.visible(text) if self._is_terminal else text)
