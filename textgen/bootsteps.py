@@ -11,9 +11,9 @@ import structlog
 from celery import bootsteps, signals
 from celery.worker import state as worker_state
 
-from textgen import broker, logs
+from textgen import broker, engines, logs
 from textgen.celery import app
-from textgen.errors import StoreUnavailable
+from textgen.errors import ConfigurationError, EngineError, StoreUnavailable
 from textgen.hooks import GenerateRequest
 from textgen.janitor import Janitor, Rounds
 from textgen.lifecycle import Status
@@ -41,10 +41,32 @@ class Declare(bootsteps.StartStopStep):
             log.warning(limit)
 
 
+class Warm(bootsteps.StartStopStep):
+    """Loads the default engine before the worker takes work, so that no task waits for a model.
+
+    Not under prefork: there each child loads its own, and what the parent loaded would hang them.
+    """
+
+    requires = ("celery.worker.consumer.connection:Connection",)
+
+    def start(self, c: Any) -> None:
+        if "prefork" not in type(c.pool).__module__:
+            warm()
+
+
+@signals.worker_process_init.connect
+def warm(**_: Any) -> None:
+    """Set up the default engine; where it cannot work, its tasks will say so."""
+    try:
+        engines.get_engine(engines.default_name())
+    except (ConfigurationError, EngineError) as exc:
+        log.error("the default engine does not work here", reason=str(exc))
+
+
 class Housekeeping(bootsteps.StartStopStep):
     """Runs the janitor's rounds and the worker's presence while the worker lives."""
 
-    requires = ("celery.worker.consumer.tasks:Tasks",)
+    requires = ("celery.worker.consumer.tasks:Tasks", Warm)
 
     def __init__(self, c: Any, **kwargs: Any) -> None:
         super().__init__(c, **kwargs)
@@ -128,4 +150,5 @@ def configure_logging(loglevel: int | None = None, **_: object) -> None:
 
 
 app.steps["consumer"].add(Declare)
+app.steps["consumer"].add(Warm)
 app.steps["consumer"].add(Housekeeping)
