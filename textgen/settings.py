@@ -200,12 +200,6 @@ class Settings(BaseSettings):
     local_context: int = Field(2048, ge=256, description="Tokens of context for each task that runs at once.")
     mock_delay_s: float = Field(0.0, ge=0, description="Seconds the mock engine waits before a token.")
     mock_failure: str = Field("", description="Failure the mock engine shows; empty: none.")
-    openai_api_key: SecretStr = Field(
-        SecretStr(""), validation_alias="OPENAI_API_KEY", description="Key of the OpenAI engine."
-    )
-    anthropic_api_key: SecretStr = Field(
-        SecretStr(""), validation_alias="ANTHROPIC_API_KEY", description="Key of the Anthropic engine."
-    )
 
     # Processes
     url: str = Field("", description="Base URL: the CLI then goes over HTTP instead of to the broker.")
