@@ -14,7 +14,7 @@ from rich.table import Table
 
 from textgen.stack import detached
 from textgen.stack.errors import StackError
-from textgen.stack.locks import running_stack
+from textgen.stack.locks import make_folder, running_stack
 from textgen.stack.options import Options, folder
 from textgen.stack.ports import is_loopback
 from textgen.stack.supervisor import serve
@@ -44,6 +44,7 @@ def up(state_dir: Path | None, detach: bool, as_json: bool, **given: Any) -> Non
     REDIS_* say where they are.
     """
     options = Options.over_settings(state_dir, **given)
+    make_folder(options.state_dir)
     if not is_loopback(options.host):
         click.echo(f"warning: whoever reaches {options.host} can submit prompts and read results", err=True)
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from textgen.errors import ConfigurationError
 from textgen.settings import running_address
 from textgen.stack.address import LockedFile
 from textgen.stack.errors import StackError
-from textgen.stack.locks import StackLocks, claim, running_stack
+from textgen.stack.locks import StackLocks, claim, make_folder, running_stack
 
 
 @pytest.fixture
@@ -93,3 +94,11 @@ def test_a_stack_elsewhere_leaves_the_address_file_to_the_first(
     claimed("b").publish({"web": "second"})
     assert running_address() == {"web": "first"}
     assert running_stack(tmp_path / "b") == {"web": "second"}
+
+
+def test_a_state_directory_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        ConfigurationError, match=r"--state-dir .*/file/stack cannot be made: Not a directory"
+    ):
+        make_folder(tmp_path / "file" / "stack")

@@ -43,11 +43,17 @@ class Child:
 
     @classmethod
     def start(
-        cls, role: Role, env: Mapping[str, str], log_file: Path, report: Callable[[int], None]
+        cls,
+        role: Role,
+        env: Mapping[str, str],
+        log_file: Path,
+        lock: int,
+        report: Callable[[int], None],
     ) -> Child:
         """Start `role`, its output going to `log_file`.
 
         Args:
+            lock: Descriptor of a lock that the process holds, too, until it has ended.
             report: Called in the new process with its process group before the program runs.
         """
         with open_log(log_file) as log:
@@ -58,6 +64,7 @@ class Child:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                pass_fds=[lock],
                 # Safe here: the supervisor has no threads.
                 preexec_fn=lambda: report(os.getpid()),
             )

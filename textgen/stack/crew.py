@@ -29,7 +29,7 @@ class Crew:
 
     Args:
         log_dir: Where each child's output goes, to `<name>.log`.
-        lock: Held by the guard until all are gone.
+        lock: Held by the guard and by all children, so that it is free once nothing runs any more.
         bell: Rings when a child ends or somebody wants the stack to stop.
     """
 
@@ -40,6 +40,7 @@ class Crew:
         self.restarts: dict[str, int] = {}
         self._due: dict[str, tuple[float, Role]] = {}
         self._deaths_in_a_row: dict[str, int] = {}
+        self._lock = lock
         self._guardian = Guardian(lock)
 
     def log_of(self, name: str) -> Path:
@@ -50,7 +51,11 @@ class Crew:
         """Start a process of this role."""
         self.restarts.setdefault(role.name, 0)
         self.running[role.name] = Child.start(
-            role, os.environ, self.log_of(role.name), lambda group: self._guardian.expect(role.stage, group)
+            role,
+            os.environ,
+            self.log_of(role.name),
+            self._lock.fileno(),
+            lambda group: self._guardian.expect(role.stage, group),
         )
 
     def bury(self) -> dict[str, int]:

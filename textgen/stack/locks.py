@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from textgen.errors import ConfigurationError
 from textgen.settings import address_file, running_address
 from textgen.stack.address import LockedFile
 from textgen.stack.errors import StackError
 
 #: Seconds that the guard of a killed stack may need to end what was left.
 PREDECESSOR_S = 15.0
+
+
+def make_folder(state_dir: Path) -> None:
+    """Make the state directory, for its owner only, unless it is there.
+
+    Raises:
+        ConfigurationError: It cannot be made or written to.
+    """
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        usable = os.access(state_dir, os.W_OK | os.X_OK)
+    except OSError as exc:
+        raise ConfigurationError(f"--state-dir {state_dir} cannot be made: {exc.strerror}") from exc
+    if not usable:
+        raise ConfigurationError(f"--state-dir {state_dir} cannot be written to")
 
 
 def state_file(state_dir: Path) -> Path:
@@ -31,8 +48,8 @@ class StackLocks:
 
     #: Held by the supervisor alone, so that it tells whether one runs.
     state: LockedFile
-    #: Held by supervisor and guard, so that no stack starts before the last one is gone.
-    guard: LockedFile
+    #: Held by supervisor, guard and all that they start, so that two servers never write one file.
+    processes: LockedFile
     #: Held by this user's first stack only.
     address: LockedFile
 
@@ -44,7 +61,7 @@ class StackLocks:
 
     def release(self) -> None:
         """Give everything up; the end of the process does the same."""
-        for file in (self.address, self.state, self.guard):
+        for file in (self.address, self.state, self.processes):
             file.release()
 
 
@@ -54,15 +71,16 @@ def claim(state_dir: Path) -> StackLocks:
     Raises:
         StackError: Another stack runs on it, or its remains do not end.
     """
-    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     locks = StackLocks(
-        LockedFile(state_file(state_dir)), LockedFile(state_dir / "guard.lock"), LockedFile(address_file())
+        LockedFile(state_file(state_dir)),
+        LockedFile(state_dir / "processes.lock"),
+        LockedFile(address_file()),
     )
     if not locks.state.acquire():
         raise StackError(_refusal(state_dir))
-    if not locks.guard.acquire(PREDECESSOR_S):
+    if not locks.processes.acquire(PREDECESSOR_S):
         locks.release()
-        raise StackError(f"processes of the last stack on {state_dir} are still being ended; try again")
+        raise StackError(f"processes of the last stack on {state_dir} still run; end them, or try again")
     locks.address.acquire()
     return locks
 

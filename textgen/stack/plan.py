@@ -65,10 +65,10 @@ def make(options: Options) -> Plan:
         ConfigurationError: An engine is missing or a port taken; the message says what to do.
     """
     engine = _engine(options)
-    web_port = settle_port(options.host, options.port, "--port", variable("port"))
-    flower_port = settle_port(FLOWER_HOST, options.flower_port, "--flower-port", variable("flower_port"))
     given = given_connection()
     server = None if given else embedded.prepare(options.state_dir)
+    web_port = settle_port(options.host, options.port, "--port", variable("port"))
+    flower_port = settle_port(FLOWER_HOST, options.flower_port, "--flower-port", variable("flower_port"))
     nodes = {f"worker-{n}": f"worker-{n}-{os.getpid()}@{os.uname().nodename}" for n in _upto(options.workers)}
     broker_url, redis_url = _urls(server) if server else (given.broker, given.store) if given else ("", "")
     return Plan(

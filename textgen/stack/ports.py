@@ -12,6 +12,8 @@ from textgen.errors import ConfigurationError
 #: Where port 0 is chosen from: below the range that kernels give to outgoing connections, which
 #: could otherwise take the port between the choice and its use.
 FREE_PORTS = range(20_000, 32_000)
+#: Chosen by this process for what does not listen yet.
+_chosen: set[int] = set()
 
 
 def free_port(host: str, preferred: int = 0) -> int:
@@ -20,11 +22,12 @@ def free_port(host: str, preferred: int = 0) -> int:
     Raises:
         ConfigurationError: `host` is no address of this machine, or no port is free.
     """
-    candidates = random.sample(FREE_PORTS, 100)
+    candidates = [port for port in random.sample(FREE_PORTS, 100) if port not in _chosen]
     problem: OSError | None = None
     for port in [preferred, *candidates] if preferred else candidates:
         problem = _why_not(host, port)
         if problem is None:
+            _chosen.add(port)
             return port
     raise ConfigurationError(f"cannot bind any port on {host}: {_reason(problem)}")
 

@@ -42,7 +42,8 @@ def serve(options: Options, announce: Announce) -> None:
 
     Raises:
         ConfigurationError: It cannot be started as configured.
-        StackError: One already runs on the state directory, or this one did not become healthy.
+        StackError: One already runs on the state directory, or this one did not become healthy, be it
+            only because it was told to stop.
     """
     os.umask(0o077)
     logs.configure()
@@ -63,15 +64,16 @@ class Supervisor:
         self.plan, self.locks = plan, locks
         self.bell = Bell()
         self.started_at = datetime.now(UTC)
-        self.crew = Crew(plan.state_dir / "log", locks.guard, self.bell)
+        self.crew = Crew(plan.state_dir / "log", locks.processes, self.bell)
 
     def run(self, announce: Announce) -> None:
         """Bring everything up, announce it, keep it up, and stop it all in the end."""
         try:
-            if self._bring_up():
-                self.locks.publish(self._content("running"))
-                announce(self.address())
-                self._keep_up()
+            if not self._bring_up():
+                raise StackError("told to stop before all was healthy")
+            self.locks.publish(self._content("running"))
+            announce(self.address())
+            self._keep_up()
         finally:
             self.crew.stop()
             log.info("everything has stopped")

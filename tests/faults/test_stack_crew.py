@@ -58,7 +58,7 @@ def bell() -> Iterator[Bell]:
 @pytest.fixture
 def start_crew(tmp_path: Path, bell: Bell, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Crew]]:
     monkeypatch.setenv("ORDER", str(tmp_path / "order"))
-    lock = LockedFile(tmp_path / "guard.lock")
+    lock = LockedFile(tmp_path / "processes.lock")
     lock.acquire()
     crew = Crew(tmp_path / "log", lock, bell)
 
@@ -158,12 +158,12 @@ def test_a_guard_that_was_killed_is_replaced(start_crew: Callable[..., Crew]) ->
 SUPERVISOR = """
 import signal, sys
 from pathlib import Path
-from tests.unit.test_stack_crew import POLITE, STUBBORN, role
+from tests.faults.test_stack_crew import POLITE, STUBBORN, role
 from textgen.stack.address import LockedFile
 from textgen.stack.bell import Bell
 from textgen.stack.crew import Crew
 folder = Path(sys.argv[1])
-lock = LockedFile(folder / "guard.lock")
+lock = LockedFile(folder / "processes.lock")
 lock.acquire()
 crew = Crew(folder / "log", lock, Bell())
 crew.start(role("valkey"))
@@ -176,17 +176,41 @@ signal.pause()
 """
 
 
-def test_a_killed_supervisor_leaves_nothing_behind(tmp_path: Path) -> None:
-    order, lock = tmp_path / "order", LockedFile(tmp_path / "guard.lock")
-    env = os.environ | {"ORDER": str(order), "PYTHONPATH": os.pathsep.join(sys.path)}
+@pytest.fixture
+def supervisor(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A supervisor in a process of its own; it has printed the process groups of its children."""
+    env = os.environ | {"ORDER": str(tmp_path / "order"), "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", SUPERVISOR, str(tmp_path)]
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as supervisor:
-        groups = [int(pid) for pid in supervisor.stdout.readline().split()]
-        assert len(groups) == 3
-        supervisor.kill()
-    assert lock.acquire(timeout_s=15), "the guard holds the lock until all are gone"
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.kill()
+
+
+def test_a_killed_supervisor_leaves_nothing_behind(tmp_path: Path, supervisor: subprocess.Popen[str]) -> None:
+    groups = [int(pid) for pid in supervisor.stdout.readline().split()]
+    assert len(groups) == 3
+    supervisor.kill()
+    lock = LockedFile(tmp_path / "processes.lock")
+    assert lock.acquire(timeout_s=15), "it is held until all are gone"
     wait_until(lambda: all(gone(group) for group in groups), 2, "all groups are gone")
-    assert order.read_text().split() == ["web", "valkey"]
+    assert (tmp_path / "order").read_text().split() == ["web", "valkey"]
+    lock.release()
+
+
+def test_a_stack_whose_guard_was_killed_too_is_not_taken_for_gone(
+    tmp_path: Path, supervisor: subprocess.Popen[str]
+) -> None:
+    groups = [int(pid) for pid in supervisor.stdout.readline().split()]
+    (guard,) = [p for p in psutil.Process(supervisor.pid).children() if "textgen.stack.guard" in p.cmdline()]
+    supervisor.send_signal(signal.SIGSTOP)  # or it would replace the guard
+    guard.kill()
+    supervisor.kill()
+    supervisor.wait(5)
+    lock = LockedFile(tmp_path / "processes.lock")
+    assert not lock.acquire()
+    for group in groups:
+        os.killpg(group, signal.SIGKILL)
+    assert lock.acquire(timeout_s=5)
     lock.release()
 
 
