@@ -32,7 +32,8 @@ task_publish_retry = False
 
 task_acks_late = True
 task_reject_on_worker_lost = True
-task_acks_on_failure_or_timeout = True
+task_acks_on_failure = True
+task_acks_on_timeout = True
 task_time_limit = _settings.attempt_timeout_s + 30
 task_send_sent_event = False
 

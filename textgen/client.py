@@ -1,176 +1,52 @@
-"""What the outside can ask of the system: submit, read, wait, stream, cancel, look over.
+"""The client: the functions of `textgen.direct`, and two classes for scripts.
 
-HTTP, CLI and Python code all call these functions; they speak to broker and store directly.
+HTTP, CLI and Python code all call these. The classes go straight to broker and store too, unless they
+are given the URL of a server.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
-from textgen import broker, outcomes
-from textgen.errors import (
-    BrokerUnavailable,
-    ConfigurationError,
-    StoreUnavailable,
-    TaskFinished,
-    UnknownTask,
-    WaitTimeout,
-)
-from textgen.lifecycle import Event, Record, Status, is_task_id, new_task_id
-from textgen.requests import GenerationRequest, parse_request
-from textgen.settings import get_settings
-from textgen.store import open_store, schedules
-from textgen.store.answers import Moved
-from textgen.store.subscriber import follow, wait_until_terminal
+from textgen import direct
+from textgen.direct import Overview, cancel, get, health, overview, recent, stream, submit, wait
+from textgen.errors import WaitTimeout
+from textgen.requests import parse_request
 
-#: How many of the newest tasks `overview` counts by status.
-COUNTED = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Overview:
-    """The system at a glance."""
-
-    #: Status → how many of the newest `COUNTED` tasks are in it.
-    statuses: dict[str, int]
-    #: Queue → messages ready in it.
-    queues: dict[str, int]
-    #: Names of the workers that take work.
-    workers: list[str]
-
-
-def submit(request: GenerationRequest, *, owner: str | None = None) -> Record:
-    """Submit a request; returns once the broker has confirmed it.
-
-    Args:
-        request: What to generate.
-        owner: On whose behalf; by default `TEXTGEN_OWNER`.
-
-    Raises:
-        StoreUnavailable: Redis did not answer; nothing was queued.
-        BrokerUnavailable: The broker did not confirm; nothing will become visible.
-    """
-    from textgen.tasks import generate
-
-    return generate.accept(request, new_task_id(), {"owner": owner} if owner else {})
-
-
-def _known(task_id: str) -> str:
-    if not is_task_id(task_id):
-        raise UnknownTask("no task has such an id: ids are lower-case UUIDs")
-    return task_id
-
-
-def get(task_id: str) -> Record:
-    """Read a task.
-
-    Raises:
-        UnknownTask: There is none with this id.
-        StoreUnavailable: Redis did not answer.
-    """
-    record = open_store().get(_known(task_id))
-    if record is None:
-        raise UnknownTask(f"task {task_id} does not exist, or its record has expired")
-    return record
-
-
-def wait(task_id: str, timeout_s: float) -> Record:
-    """Wait until a task is terminal, `timeout_s` seconds at the most.
-
-    Returns:
-        The record as it then stands, terminal or not.
-
-    Raises:
-        UnknownTask: There is none with this id.
-        StoreUnavailable: Redis did not answer.
-    """
-    record = wait_until_terminal(open_store(), _known(task_id), timeout_s)
-    assert record is not None
-    return record
-
-
-def stream(task_id: str, after: str | None = None) -> Iterator[Event | None]:
-    """Follow a task's events from the beginning, or from behind event `after`, to its end.
-
-    Yields:
-        Events, and None about every 15 s while nothing happens.
-
-    Raises:
-        UnknownTask: There is none with this id.
-        StoreUnavailable: Redis did not answer.
-    """
-    return follow(open_store(), _known(task_id), after)
-
-
-def cancel(task_id: str) -> Record:
-    """Cancel a task that is waiting or running; text and usage so far are kept.
-
-    Returns:
-        The CANCELLED record, also when it had been cancelled before.
-
-    Raises:
-        UnknownTask: There is none with this id.
-        TaskFinished: It had completed or failed before.
-        StoreUnavailable: Redis did not answer.
-    """
-    moved = outcomes.cancel(open_store(), _known(task_id))
-    if moved.outcome is Moved.ABSENT or moved.record is None:
-        raise UnknownTask(f"task {task_id} does not exist, or its record has expired")
-    if moved.record.status is not Status.CANCELLED:
-        raise TaskFinished(f"task {task_id} is {moved.record.status.value} already")
-    return moved.record
-
-
-def recent(limit: int = 50) -> list[Record]:
-    """The newest tasks, newest first."""
-    return open_store().recent(limit)
-
-
-def overview() -> Overview:
-    """Count tasks and queues, and name the workers.
-
-    Raises:
-        StoreUnavailable, BrokerUnavailable: One of them did not answer.
-    """
-    from textgen.celery import app
-
-    store = open_store()
-    return Overview(
-        statuses=store.count_statuses(COUNTED),
-        queues=broker.depths(app, get_settings()),
-        workers=schedules.workers(store),
-    )
-
-
-def health() -> dict[str, str | None]:
-    """Say of broker, store and workers what is wrong with each, or None; bounded in time."""
-    from textgen.celery import app
-
-    found: dict[str, str | None] = {"broker": None, "store": None, "worker": None}
-    try:
-        broker.reach(app, get_settings())
-    except (BrokerUnavailable, ConfigurationError) as exc:
-        found["broker"] = str(exc)
-    try:
-        if not schedules.workers(open_store()):
-            found["worker"] = "no worker takes work; start one with `celery -A textgen worker`"
-    except StoreUnavailable as exc:
-        found["store"] = str(exc)
-        found["worker"] = "not known without the store"
-    return found
+__all__ = [
+    "Overview",
+    "TextGenerationClient",
+    "TextGenerationProducer",
+    "cancel",
+    "get",
+    "health",
+    "overview",
+    "recent",
+    "stream",
+    "submit",
+    "wait",
+]
 
 
 class TextGenerationProducer:
     """Submits tasks and reads their records; a context manager.
 
+    Args:
+        url: Base URL of a textgen server; None goes straight to broker and store.
+
     >>> with TextGenerationProducer() as producer:  # doctest: +SKIP
     ...     task_id = producer.create_task(prompt="Write a haiku.")
     """
 
-    def __enter__(self) -> TextGenerationProducer:
+    def __init__(self, url: str | None = None) -> None:
+        self._way: Any = direct
+        if url:
+            from textgen.remote import RemoteClient
+
+            self._way = RemoteClient(url)
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -191,7 +67,9 @@ class TextGenerationProducer:
             InvalidRequest: With the fields that are wrong.
             StoreUnavailable, BrokerUnavailable: Nothing was queued.
         """
-        return submit(parse_request({"prompt": prompt, "metadata": metadata or {}, **request})).task_id
+        return self._way.submit(
+            parse_request({"prompt": prompt, "metadata": metadata or {}, **request})
+        ).task_id
 
     def get_task_status(self, task_id: str) -> dict[str, Any]:
         """The record of a task, as an object.
@@ -199,17 +77,16 @@ class TextGenerationProducer:
         Raises:
             UnknownTask: There is none with this id.
         """
-        return get(task_id).as_dict()
+        return self._way.get(task_id).as_dict()
 
     def close(self) -> None:
-        """Close nothing that others of this process may use: the connections are its own."""
+        """Close the connections to the server; those to broker and store are the process's own."""
+        if self._way is not direct:
+            self._way.close()
 
 
 class TextGenerationClient(TextGenerationProducer):
     """Submits, waits and shows; a context manager."""
-
-    def __enter__(self) -> TextGenerationClient:
-        return self
 
     def submit_and_wait(
         self, prompt: str, poll_interval: float = 1.0, max_attempts: int = 60, **request: Any
@@ -232,7 +109,7 @@ class TextGenerationClient(TextGenerationProducer):
         """
         task_id = self.create_task(prompt, **request)
         started = time.monotonic()
-        record = wait(task_id, poll_interval * max_attempts)
+        record = self._way.wait(task_id, poll_interval * max_attempts)
         if not record.status.is_terminal:
             waited = time.monotonic() - started
             raise WaitTimeout(f"task {task_id} is {record.status.value} after {waited:.1f} s")

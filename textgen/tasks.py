@@ -12,7 +12,7 @@ from kombu.utils import json as kombu_json
 
 from textgen import attempt, engines, messages
 from textgen.celery import app
-from textgen.errors import BrokerUnavailable, GenerationFailed, StoreUnavailable
+from textgen.errors import BrokerUnavailable, ConfigurationError, GenerationFailed, StoreUnavailable
 from textgen.heartbeat import Heartbeat, give_up_child
 from textgen.hooks import GenerateTask
 from textgen.lifecycle import Record, Status
@@ -69,6 +69,8 @@ def generate(self: GenerateTask, prompt: str | None = None, **request: Any) -> s
     Raises:
         GenerationFailed: The task is FAILED; the message says why.
     """
+    if getattr(self.request, "token", None) is None:
+        raise ConfigurationError("generate runs in workers only: submit it with generate.delay(…)")
     structlog.contextvars.bind_contextvars(task_id=self.request.id)
     try:
         given = request if prompt is None else {"prompt": prompt, **request}

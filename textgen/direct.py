@@ -1,0 +1,160 @@
+"""What the outside can ask of the system: submit, read, wait, stream, cancel, look over.
+
+These functions speak to broker and store directly. They are called as those of `textgen.client`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from textgen import broker, outcomes
+from textgen.errors import (
+    BrokerUnavailable,
+    ConfigurationError,
+    StoreUnavailable,
+    TaskFinished,
+    UnknownTask,
+)
+from textgen.lifecycle import Event, Record, Status, is_task_id, new_task_id
+from textgen.requests import GenerationRequest
+from textgen.settings import get_settings
+from textgen.store import open_store, schedules
+from textgen.store.answers import Moved
+from textgen.store.subscriber import follow, wait_until_terminal
+
+#: How many of the newest tasks `overview` counts by status.
+COUNTED = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """The system at a glance."""
+
+    #: Status → how many of the newest `COUNTED` tasks are in it.
+    statuses: dict[str, int]
+    #: Queue → messages ready in it.
+    queues: dict[str, int]
+    #: Names of the workers that take work.
+    workers: list[str]
+
+
+def submit(request: GenerationRequest, *, owner: str | None = None) -> Record:
+    """Submit a request; returns once the broker has confirmed it.
+
+    Args:
+        request: What to generate.
+        owner: On whose behalf; by default `TEXTGEN_OWNER`.
+
+    Raises:
+        StoreUnavailable: Redis did not answer; nothing was queued.
+        BrokerUnavailable: The broker did not confirm; nothing will become visible.
+    """
+    from textgen.tasks import generate
+
+    return generate.accept(request, new_task_id(), {"owner": owner} if owner else {})
+
+
+def _known(task_id: str) -> str:
+    if not is_task_id(task_id):
+        raise UnknownTask("no task has such an id: ids are lower-case UUIDs")
+    return task_id
+
+
+def get(task_id: str) -> Record:
+    """Read a task.
+
+    Raises:
+        UnknownTask: There is none with this id.
+        StoreUnavailable: Redis did not answer.
+    """
+    record = open_store().get(_known(task_id))
+    if record is None:
+        raise UnknownTask(f"task {task_id} does not exist, or its record has expired")
+    return record
+
+
+def wait(task_id: str, timeout_s: float) -> Record:
+    """Wait until a task is terminal, `timeout_s` seconds at the most.
+
+    Returns:
+        The record as it then stands, terminal or not.
+
+    Raises:
+        UnknownTask: There is none with this id.
+        StoreUnavailable: Redis did not answer.
+    """
+    record = wait_until_terminal(open_store(), _known(task_id), timeout_s)
+    assert record is not None
+    return record
+
+
+def stream(task_id: str, after: str | None = None) -> Iterator[Event | None]:
+    """Follow a task's events from the beginning, or from behind event `after`, to its end.
+
+    Yields:
+        Events, and None about every 15 s while nothing happens.
+
+    Raises:
+        UnknownTask: There is none with this id.
+        StoreUnavailable: Redis did not answer.
+    """
+    return follow(open_store(), _known(task_id), after)
+
+
+def cancel(task_id: str) -> Record:
+    """Cancel a task that is waiting or running; text and usage so far are kept.
+
+    Returns:
+        The CANCELLED record, also when it had been cancelled before.
+
+    Raises:
+        UnknownTask: There is none with this id.
+        TaskFinished: It had completed or failed before.
+        StoreUnavailable: Redis did not answer.
+    """
+    moved = outcomes.cancel(open_store(), _known(task_id))
+    if moved.outcome is Moved.ABSENT or moved.record is None:
+        raise UnknownTask(f"task {task_id} does not exist, or its record has expired")
+    if moved.record.status is not Status.CANCELLED:
+        raise TaskFinished(f"task {task_id} is {moved.record.status.value} already")
+    return moved.record
+
+
+def recent(limit: int = 50) -> list[Record]:
+    """The newest tasks, newest first."""
+    return open_store().recent(limit)
+
+
+def overview() -> Overview:
+    """Count tasks and queues, and name the workers.
+
+    Raises:
+        StoreUnavailable, BrokerUnavailable: One of them did not answer.
+    """
+    from textgen.celery import app
+
+    store = open_store()
+    return Overview(
+        statuses=store.count_statuses(COUNTED),
+        queues=broker.depths(app, get_settings()),
+        workers=schedules.workers(store),
+    )
+
+
+def health() -> dict[str, str | None]:
+    """Say of broker, store and workers what is wrong with each, or None; bounded in time."""
+    from textgen.celery import app
+
+    found: dict[str, str | None] = {"broker": None, "store": None, "worker": None}
+    try:
+        broker.reach(app, get_settings())
+    except (BrokerUnavailable, ConfigurationError) as exc:
+        found["broker"] = str(exc)
+    try:
+        if not schedules.workers(open_store()):
+            found["worker"] = "no worker takes work; start one with `celery -A textgen worker`"
+    except StoreUnavailable as exc:
+        found["store"] = str(exc)
+        found["worker"] = "not known without the store"
+    return found
