@@ -79,10 +79,18 @@ class Crew:
         due = [role for at, role in self._due.values() if at <= now]
         for role in due:
             del self._due[role.name]
-            self.start(role)
-            self.restarts[role.name] += 1
-            log.warning("started again", process=role.name, pid=self.running[role.name].pid)
+            self._start_again(role)
         return bool(ended or due)
+
+    def _start_again(self, role: Role) -> None:
+        try:
+            self.start(role)
+        except OSError as exc:  # no memory or no process left on this machine
+            self._due[role.name] = (time.monotonic() + RESTART_CAP_S, role)
+            log.error("cannot be started", process=role.name, reason=str(exc), next_in_s=RESTART_CAP_S)
+            return
+        self.restarts[role.name] += 1
+        log.warning("started again", process=role.name, pid=self.running[role.name].pid)
 
     def next_due_s(self, at_most_s: float) -> float:
         """Seconds until something must be started again."""
@@ -100,19 +108,20 @@ class Crew:
     def stop(self) -> None:
         """Stop all, stage by stage; a further request to stop cuts the waiting short."""
         self._due.clear()
+        stops = self.bell.stops
         for stage in sorted({child.role.stage for child in self.running.values()}):
             leaving = [child for child in self.running.values() if child.role.stage == stage]
             for child in leaving:
                 log.info("stopping", process=child.role.name, pid=child.pid, at_most_s=child.role.grace_s)
                 child.terminate()
-            self._await(leaving)
+            self._await(leaving, stops)
             for child in leaving:
                 del self.running[child.role.name]
                 self._clear(child)
         self._guardian.dismiss()
 
-    def _await(self, leaving: Iterable[Child]) -> None:
-        stops, started = self.bell.stops, time.monotonic()
+    def _await(self, leaving: Iterable[Child], stops: int) -> None:
+        started = time.monotonic()
         left = list(leaving)
         while left := [child for child in left if child.exit_code() is None]:
             patience_s = min(child.role.grace_s for child in left)

@@ -25,6 +25,8 @@ WEB_GRACE_S = 5
 MARGIN_S = 10.0
 #: Clients that one process of the web app serves at a time; each is a greenlet.
 WEB_CONNECTIONS = 2000
+#: What `web:app` is, by a name that no `web.py` in the working directory can take.
+WEB_APP = "textgen.http:create_app()"
 #: Order of stopping: nothing new comes in, then running tasks end, then their server does.
 STAGES = {"web": 0, "flower": 1, "worker": 2, "valkey": 3}
 
@@ -65,12 +67,13 @@ def make(options: Options) -> Plan:
         ConfigurationError: An engine is missing or a port taken; the message says what to do.
     """
     engine = _engine(options)
-    given = given_connection()
-    server = None if given else embedded.prepare(options.state_dir)
+    server, broker_url, redis_url = _servers(options.state_dir)
     web_port = settle_port(options.host, options.port, "--port", variable("port"))
     flower_port = settle_port(FLOWER_HOST, options.flower_port, "--flower-port", variable("flower_port"))
-    nodes = {f"worker-{n}": f"worker-{n}-{os.getpid()}@{os.uname().nodename}" for n in _upto(options.workers)}
-    broker_url, redis_url = _urls(server) if server else (given.broker, given.store) if given else ("", "")
+    nodes = {
+        f"worker-{n}": f"worker-{n}-{os.getpid()}@{os.uname().nodename}"
+        for n in range(1, options.workers + 1)
+    }
     return Plan(
         state_dir=options.state_dir,
         roles=(
@@ -101,12 +104,12 @@ def _engine(options: Options) -> str:
     return name
 
 
-def _upto(workers: int) -> range:
-    return range(1, workers + 1)
-
-
-def _urls(server: EmbeddedServer) -> tuple[str, str]:
-    return server.url(BROKER_DB), server.url(STORE_DB)
+def _servers(state_dir: Path) -> tuple[EmbeddedServer | None, str, str]:
+    given = given_connection()
+    if given:
+        return None, given.broker, given.store
+    server = embedded.prepare(state_dir)
+    return server, server.url(BROKER_DB), server.url(STORE_DB)
 
 
 def _addresses(broker_url: str, redis_url: str) -> dict[str, str]:
@@ -133,14 +136,14 @@ def _server(server: EmbeddedServer) -> Role:
 
 def _worker(name: str, node: str, concurrency: int) -> Role:
     command = _module("celery", "-A", "textgen", "worker", "--pool", "threads", "-l", "INFO", "-n", node)
-    command += ("--concurrency", str(concurrency), "--without-mingle", "--without-gossip", "-E")
+    command += ("--concurrency", str(concurrency), "--without-mingle", "--without-gossip")
     return Role(name, command, STAGES["worker"], get_settings().shutdown_grace_s + MARGIN_S)
 
 
 def _web(host: str, port: int) -> Role:
     command = _module("gunicorn", "--bind", f"{bracketed(host)}:{port}", "--worker-class", "gevent")
     command += ("--workers", str(min(2, os.cpu_count() or 1)), "--worker-connections", str(WEB_CONNECTIONS))
-    command += ("--graceful-timeout", str(WEB_GRACE_S), "--no-control-socket", "web:app")
+    command += ("--graceful-timeout", str(WEB_GRACE_S), "--no-control-socket", WEB_APP)
     return Role("web", command, STAGES["web"], WEB_GRACE_S + MARGIN_S)
 
 
