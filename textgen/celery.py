@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
 from celery import Celery
 
-import celeryconfig
+
+def _celeryconfig() -> ModuleType:
+    """Load the celeryconfig.py that lies beside this package.
+
+    A plain import would take any file of that name in the working directory first, because Celery
+    puts that at the head of the path.
+    """
+    file = Path(__file__).parent.parent / "celeryconfig.py"
+    spec = importlib.util.spec_from_file_location("textgen_celeryconfig", file)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{file} cannot be loaded")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+_settings = _celeryconfig()
 
 app = Celery(
     "textgen",
@@ -13,5 +33,5 @@ app = Celery(
     control="textgen.control:CancellingControl",
 )
 #: Pinned here, because Celery lets CELERY_RESULT_BACKEND override the setting.
-app.backend_cls = celeryconfig.result_backend
-app.config_from_object(celeryconfig)
+app.backend_cls = _settings.result_backend
+app.config_from_object(_settings)
