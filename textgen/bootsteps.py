@@ -9,20 +9,23 @@ from typing import Any
 
 import structlog
 from celery import bootsteps, signals
+from celery.exceptions import WorkerShutdown
 from celery.worker import state as worker_state
 
-from textgen import broker, engines, logs
+from textgen import attempt, broker, engines, logs
 from textgen.celery import app
 from textgen.errors import ConfigurationError, EngineError, StoreUnavailable
 from textgen.hooks import GenerateRequest
 from textgen.janitor import Janitor, Rounds
 from textgen.lifecycle import Status
 from textgen.settings import get_settings
-from textgen.store import open_store, schedules
+from textgen.store import open_safe_store, open_store, schedules
 from textgen.store.answers import Moved
 
 log = structlog.get_logger(__name__)
 
+#: Exit code of a worker that its settings keep from working (sysexits.h).
+EX_CONFIG = 78
 #: Seconds for which a worker's word that it is there holds.
 PRESENCE_S = 5.0
 #: Seconds that attempts which were handed back have to stop, before the process ends without them.
@@ -30,13 +33,18 @@ STOP_S = 10.0
 
 
 class Declare(bootsteps.StartStopStep):
-    """Declares every queue before the worker consumes, and says what the broker cannot do."""
+    """Declares every queue before the worker consumes, and refuses what would lose tasks."""
 
     requires = ("celery.worker.consumer.connection:Connection",)
 
     def start(self, c: Any) -> None:
         settings = get_settings()
-        broker.declare(c.connection, settings)
+        try:
+            attempt.persist(open_safe_store)
+            broker.declare(c.connection, settings)
+        except (ConfigurationError, attempt.HandBack) as exc:
+            log.critical("worker cannot work", reason=str(exc))
+            raise WorkerShutdown(EX_CONFIG) from exc
         for limit in broker.limits(c.connection, settings):
             log.warning(limit)
 

@@ -8,6 +8,8 @@ from types import ModuleType
 
 from celery import Celery
 
+from textgen import dashboard  # noqa: F401 - restricts `celery -A textgen flower`
+
 
 def _celeryconfig() -> ModuleType:
     """Load the celeryconfig.py that lies beside this package.

@@ -19,7 +19,7 @@ from textgen.errors import (
 from textgen.lifecycle import Event, Record, Status, is_task_id, new_task_id
 from textgen.requests import GenerationRequest
 from textgen.settings import get_settings
-from textgen.store import open_store, schedules
+from textgen.store import open_safe_store, open_store, schedules
 from textgen.store.answers import Moved
 from textgen.store.subscriber import follow, wait_until_terminal
 
@@ -152,9 +152,9 @@ def health() -> dict[str, str | None]:
     except (BrokerUnavailable, ConfigurationError) as exc:
         found["broker"] = str(exc)
     try:
-        if not schedules.workers(open_store()):
+        if not schedules.workers(open_safe_store()):
             found["worker"] = "no worker takes work; start one with `celery -A textgen worker`"
-    except StoreUnavailable as exc:
+    except (StoreUnavailable, ConfigurationError) as exc:
         found["store"] = str(exc)
         found["worker"] = "not known without the store"
     return found

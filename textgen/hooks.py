@@ -22,7 +22,7 @@ from textgen.errors import BrokerUnavailable, DuplicateTask, InvalidRequest
 from textgen.lifecycle import Record, is_task_id, new_task_id
 from textgen.requests import GenerationRequest, parse_request
 from textgen.settings import get_settings
-from textgen.store import open_store
+from textgen.store import open_safe_store, open_store
 from textgen.store.answers import Terms
 
 #: What Flower, `inspect` and logs show instead of arguments.
@@ -80,6 +80,7 @@ class GenerateTask(Task):
             DuplicateTask: The id was used before for another request.
             StoreUnavailable: Redis did not answer; nothing was queued.
             BrokerUnavailable: The broker did not confirm; nothing of this will become visible.
+            ConfigurationError: Redis would evict accepted tasks.
         """
         request = messages.request_of(tuple(args or ()), dict(kwargs or {}))
         task_id = task_id or new_task_id()
@@ -123,7 +124,7 @@ class GenerateTask(Task):
         Raises:
             As `apply_async`.
         """
-        settings, store = get_settings(), open_store()
+        settings, store = get_settings(), open_safe_store()
         request = _with_options(request, options)
         record = messages.new_record(request, task_id, options.get("owner") or settings.owner).but(
             replay_of=options.get("replay_of")

@@ -134,7 +134,7 @@ class Settings(BaseSettings):
         description="Messages per worker slot and lane that a worker reserves.",
     )
     publish_timeout_s: float = Field(
-        3.0, gt=0, le=8, description="Seconds each step of a publish may take (connect, write, confirm)."
+        2.5, gt=0, le=8, description="Seconds each step of a publish may take (connect, write, confirm)."
     )
 
     # Store
@@ -148,6 +148,9 @@ class Settings(BaseSettings):
     )
     redis_timeout_s: float = Field(2.0, gt=0, le=8, description="Seconds a Redis call may take.")
     redis_max_connections: int = Field(64, ge=2, description="Redis connections of one process.")
+    allow_eviction: bool = Field(
+        False, description="Work with a Redis that evicts keys, and so may drop accepted tasks."
+    )
     task_ttl_s: int = Field(
         3600,
         ge=1,

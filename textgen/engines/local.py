@@ -1,30 +1,37 @@
 """The local engine: a small model on the CPU, one per process, many requests in one batch.
 
 llama.cpp's server runs inside the process (package xllamacpp). It takes a request by a call that
-blocks and calls back with each piece, so every request has a thread of its own that feeds a pipe.
+blocks and calls back with each piece, so every request has a thread of its own that fills a mailbox.
 """
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import os
 import secrets
-import threading
 import time
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from textgen import weights
-from textgen.engines.base import Chunk, Engine, EngineRequest, Finish, FinishReason
+from textgen.engines.base import Chunk, Engine, EngineRequest, Finish
+from textgen.engines.native import Mailbox, start_thread
 from textgen.errors import PermanentEngineError, TransientEngineError
 from textgen.lifecycle import Usage
 from textgen.settings import Settings
 
 #: Seconds without any sign of life from the runtime after which an attempt is given up.
 SILENCE_S = 120.0
-#: Seconds between two looks into the pipe under gevent, whose greenlets no native thread can wake.
-GEVENT_LOOK_S = 0.003
+#: Seconds of waiting after which an empty chunk gives the caller the chance to stop.
+PULSE_S = 0.5
+#: Seconds that the end of the process waits for running calls to stop.
+CLOSE_S = 5.0
+#: The largest seed: llama.cpp takes 2^32 - 1 as "choose one" (LLAMA_DEFAULT_SEED).
+MAX_SEED = 2**32 - 2
+#: A chance to stop, without text.
+PULSE = Chunk("", tokens=0)
 
 
 class LocalEngine(Engine):
@@ -37,7 +44,11 @@ class LocalEngine(Engine):
         self.path = weights.model_path(settings)
         self.model = self.path.stem.lower()
         self._server: Any = None
-        self._slots = threading.BoundedSemaphore(settings.concurrency)
+        #: What the runtime queues itself cannot be cancelled, so it never gets more than its slots.
+        self._slots: Mailbox[bool] = Mailbox()
+        self._closed = False
+        for _ in range(settings.concurrency):
+            self._slots.put(True)
 
     @classmethod
     def missing(cls, settings: Settings) -> str | None:
@@ -52,12 +63,22 @@ class LocalEngine(Engine):
         reason = self.missing(self.settings)
         if reason:
             raise PermanentEngineError(reason)
-        import xllamacpp
-
+        try:
+            import xllamacpp
+        except ImportError as exc:
+            raise PermanentEngineError(f"the runtime of the local engine does not load: {exc}") from exc
         try:
             self._server = xllamacpp.Server(self._parameters(xllamacpp.CommonParams()))
         except RuntimeError as exc:
             raise PermanentEngineError(f"the model file {self.path} cannot be loaded ({exc})") from exc
+        atexit.register(self._close, os.getpid())
+
+    def _close(self, pid: int) -> None:
+        """Stop all calls: one that outlives the interpreter brings the process down with a crash."""
+        self._closed = True
+        give_up = time.monotonic() + CLOSE_S
+        for _ in range(self.settings.concurrency if os.getpid() == pid else 0):
+            self._slots.take(max(0.0, give_up - time.monotonic()))
 
     def _parameters(self, params: Any) -> Any:
         """One slot for each task that may run at once, each with its share of the context."""
@@ -66,7 +87,7 @@ class LocalEngine(Engine):
         params.n_parallel = slots
         params.n_ctx = self.settings.local_context * slots
         # Threads of several engine processes that outnumber the cores slow each other eight-fold.
-        threads = max(1, (os.cpu_count() or 1) // self.settings.workers)
+        threads = max(1, _cores() // self.settings.workers)
         params.cpuparams.n_threads = threads
         params.cpuparams_batch.n_threads = threads
         params.cache_ram_mib = 0  # its default keeps every prompt, 8 MB a request
@@ -80,131 +101,66 @@ class LocalEngine(Engine):
     def generate(self, request: EngineRequest) -> Iterator[Chunk | Finish]:
         if request.model and request.model != self.model:
             raise PermanentEngineError(f"the local engine has the model {self.model!r} and no other")
-        with self._slots_free():
-            call = _Call(self._server, self._body(request), self._slots)
-        reason, usage, prompt_tokens = "stop", Usage(), None
+        while not self._slots.take(PULSE_S):
+            yield PULSE
+        call = _Call(self._server, _body(request), self._slots, lambda: self._closed)
         try:
-            for piece in call.pieces():
-                if "error" in piece:
-                    raise _error(piece["error"])
-                if piece.get("usage"):
-                    usage = _usage(piece["usage"])
-                prompt_tokens = piece.get("prompt_progress", {}).get("total", prompt_tokens)
-                for choice in piece.get("choices", ()):
-                    text = choice.get("delta", {}).get("content")
-                    if text:
-                        yield Chunk(text, prompt_tokens=prompt_tokens)
-                    reason = choice.get("finish_reason") or reason
+            yield from _read(call, self.model)
         finally:
             call.cancel()
-        yield Finish(_reason(reason), usage, self.model)
-
-    def _slots_free(self) -> _Held:
-        """Wait for a slot: what the runtime queues itself cannot be cancelled."""
-        return _Held(self._slots)
-
-    def _body(self, request: EngineRequest) -> dict[str, Any]:
-        body: dict[str, Any] = {
-            "messages": list(request.messages),
-            "max_tokens": request.max_tokens,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            # Signs of life while the prompt is read, at which a cancel can act.
-            "return_progress": True,
-        }
-        chosen = {
-            "temperature": request.temperature,
-            "top_p": request.top_p,
-            "seed": request.seed,
-            "stop": list(request.stop) or None,
-        }
-        return body | {name: value for name, value in chosen.items() if value is not None}
 
 
-class _Held:
-    """Holds a slot until a call has taken it over."""
-
-    def __init__(self, slots: threading.Semaphore) -> None:
-        self.slots = slots
-
-    def __enter__(self) -> None:
-        self.slots.acquire()
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is not None:
-            self.slots.release()
-
-
-class _Call:
-    """One request to the runtime: a native thread on one side, an iterator on the other."""
-
-    def __init__(self, server: Any, body: dict[str, Any], slots: threading.Semaphore) -> None:
-        self._server = server
-        self._body = body
-        self._slots = slots
-        self._pieces: deque[dict[str, Any] | None] = deque()
-        self._cancelled = False
-        self._failure: Exception | None = None
-        start, self._news = _native_threading()
-        start(self._run, ())
-
-    def cancel(self) -> None:
-        """Have the runtime stop at its next sign of life."""
-        self._cancelled = True
-
-    def _run(self) -> None:
-        try:
-            answer = self._server.handle_chat_completions(self._body, self._take)
-            if isinstance(answer, dict):
-                self._put(answer)
-        except (ValueError, RuntimeError) as exc:
-            self._failure = exc
-        finally:
-            self._put(None)
-            self._slots.release()
-
-    def _take(self, piece: Any) -> bool:
-        """Called by the runtime; returning True stops it. It swallows exceptions, so none is raised."""
-        if isinstance(piece, dict):
-            self._put(piece)
-        return self._cancelled
-
-    def _put(self, piece: dict[str, Any] | None) -> None:
-        self._pieces.append(piece)
-        if self._news is not None:
-            self._news.set()
-
-    def pieces(self) -> Iterator[dict[str, Any]]:
-        """What the runtime says, as it comes."""
-        silent_since = time.monotonic()
-        while True:
-            if self._pieces:
-                silent_since = time.monotonic()
-                piece = self._pieces.popleft()
-                if piece is None:
-                    break
-                yield piece
-            elif time.monotonic() - silent_since > SILENCE_S:
-                raise TransientEngineError(f"the local model has said nothing for {SILENCE_S:.0f} s")
-            elif self._news is None:
-                time.sleep(GEVENT_LOOK_S)
-            else:
-                self._news.wait(1.0)
-                self._news.clear()
-        if self._failure is not None:
-            raise PermanentEngineError(f"the local model refuses the request: {self._failure}")
+def _body(request: EngineRequest) -> dict[str, Any]:
+    """The request as the runtime takes it: OpenAI's chat completion with llama.cpp's additions."""
+    body: dict[str, Any] = {
+        "messages": list(request.messages),
+        "max_tokens": request.max_tokens,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        # Signs of life while the prompt is read, at which a cancel can act.
+        "return_progress": True,
+        # A character may take several tokens: this tells how many a piece stands for.
+        "timings_per_token": True,
+        # A model that thinks aloud would otherwise do so outside the text.
+        "reasoning_format": "none",
+        # What was computed in other batches need not be the same to the last bit.
+        "cache_prompt": request.seed is None,
+    }
+    chosen = {
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "seed": None if request.seed is None else min(request.seed, MAX_SEED),
+        "stop": list(request.stop) or None,
+    }
+    return body | {name: value for name, value in chosen.items() if value is not None}
 
 
-def _native_threading() -> tuple[Any, threading.Event | None]:
-    """How to start a thread of the OS, and an event to wait on, which gevent's patches lack."""
-    import sys
+def _read(call: _Call, model: str) -> Iterator[Chunk | Finish]:
+    """Translate what the runtime says."""
+    reason, usage, tokens, prompt_tokens = None, Usage(), 0, None
+    for piece in call.pieces():
+        if "error" in piece:
+            raise _error(piece["error"])
+        if piece.get("usage"):
+            usage = Usage(piece["usage"]["prompt_tokens"], piece["usage"]["completion_tokens"])
+        prompt_tokens = (piece.get("prompt_progress") or {}).get("total", prompt_tokens)
+        choice: dict[str, Any] = next(iter(piece.get("choices", ())), {})
+        reason = choice.get("finish_reason") or reason
+        text = choice.get("delta", {}).get("content")
+        if text:
+            so_far = (piece.get("timings") or {}).get("predicted_n", tokens + 1)
+            yield Chunk(_valid(text), so_far - tokens, prompt_tokens)
+            tokens = so_far
+        elif reason is None:
+            yield PULSE
+    if reason is None:
+        raise TransientEngineError("the local model broke off")
+    yield Finish("length" if reason == "length" else "stop", usage, model)
 
-    monkey = sys.modules.get("gevent.monkey")
-    if monkey is not None and monkey.is_module_patched("threading"):
-        return monkey.get_original("_thread", "start_new_thread"), None
-    import _thread
 
-    return _thread.start_new_thread, threading.Event()
+def _valid(text: str) -> str:
+    """`text` without lone surrogates, which neither JSON nor Redis could carry."""
+    return text.encode(errors="replace").decode()
 
 
 def _error(error: dict[str, Any]) -> PermanentEngineError | TransientEngineError:
@@ -217,9 +173,78 @@ def _error(error: dict[str, Any]) -> PermanentEngineError | TransientEngineError
     return PermanentEngineError(message) if error.get("code") == 400 else TransientEngineError(message)
 
 
-def _usage(usage: dict[str, Any]) -> Usage:
-    return Usage(int(usage.get("prompt_tokens", 0)), int(usage.get("completion_tokens", 0)))
+@dataclass(frozen=True, slots=True)
+class _End:
+    """The runtime's call has returned, or broken with `failure`."""
+
+    failure: Exception | None = None
 
 
-def _reason(reason: str) -> FinishReason:
-    return "length" if reason == "length" else "stop"
+class _Call:
+    """One request to the runtime: a native thread on one side, an iterator on the other."""
+
+    def __init__(
+        self, server: Any, body: dict[str, Any], slots: Mailbox[bool], closed: Callable[[], bool]
+    ) -> None:
+        self._server = server
+        self._body = body
+        self._slots = slots
+        #: Bounded by the context: however slow the consumer, no more than that can wait here.
+        self._pieces: Mailbox[dict[str, Any] | _End] = Mailbox()
+        self._closed = closed
+        self._cancelled = False
+        try:
+            start_thread(self._run)
+        except RuntimeError as exc:
+            slots.put(True)
+            raise TransientEngineError("the system gives no thread for the local model") from exc
+
+    def cancel(self) -> None:
+        """Have the runtime stop at its next sign of life; the slot is free again then."""
+        self._cancelled = True
+
+    def _run(self) -> None:
+        end = _End()
+        try:
+            self._server.handle_chat_completions(self._body, self._take)
+        except Exception as exc:  # noqa: BLE001 - carried to the consumer, which raises it
+            end = _End(exc)
+        self._slots.put(True)
+        self._pieces.put(end)
+
+    def _take(self, piece: dict[str, Any]) -> bool:
+        """Called by the runtime. It swallows exceptions, so all reading is left to the consumer."""
+        self._pieces.put(piece)
+        return self._cancelled or self._closed()
+
+    def pieces(self) -> Iterator[dict[str, Any]]:
+        """What the runtime says, as it comes; an empty piece where it has said nothing for a while."""
+        heard = time.monotonic()
+        while True:
+            piece = self._pieces.take(PULSE_S)
+            if isinstance(piece, _End):
+                break
+            if piece is not None:
+                heard = time.monotonic()
+            elif time.monotonic() - heard > SILENCE_S:
+                raise TransientEngineError(f"the local model has said nothing for {SILENCE_S:.0f} s")
+            yield piece or {}
+        if piece.failure is not None:
+            raise _broken(piece.failure) from piece.failure
+
+
+def _broken(failure: Exception) -> Exception:
+    """The error for a call that broke. The runtime's own words may quote the prompt: they stay out."""
+    if isinstance(failure, ValueError):
+        return PermanentEngineError(
+            "the local model refuses the request: its chat template takes no such order of turns, "
+            "or a parameter is out of its range"
+        )
+    if isinstance(failure, RuntimeError):
+        return TransientEngineError("the local model's runtime failed")
+    return failure
+
+
+def _cores() -> int:
+    """The cores that this process may use, fewer than the machine's in a pinned container."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -7,19 +7,19 @@ and `TEXTGEN_MOCK_FAILURE`, and for one request by the object `mock` in its meta
 from __future__ import annotations
 
 import hashlib
-import itertools
 import os
 import random
 import signal
 import time
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from textgen.engines.base import Chunk, Engine, EngineRequest, Finish
+from textgen.engines.base import Chunk, Engine, EngineRequest, Finish, FinishReason
 from textgen.errors import PermanentEngineError, TransientEngineError
 from textgen.lifecycle import Usage
+from textgen.settings import variable
 
 #: The words its sentences are made of.
 WORDS = (
@@ -34,21 +34,23 @@ TOKENS = 24
 HANG_S, HANG_STEP_S = 3600.0, 0.5
 
 #: `transient`: an error that passes. `permanent`: one that does not. `raises`: a bug of the engine.
-#: `hangs`: no further piece for an hour. `dies_midway`: kills its process. `streams_forever`: never
-#: ends.
+#: `hangs`: no further piece for an hour. `dies_midway`: kills its process. `streams_forever`: goes
+#: on past `max_tokens` and never ends.
 Failure = Literal["transient", "permanent", "raises", "hangs", "dies_midway", "streams_forever"]
 
 
 class MockPlan(BaseModel):
     """What the mock engine is to do for one request."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, hide_input_in_errors=True, allow_inf_nan=False
+    )
 
     delay_s: float | None = Field(None, ge=0, le=3600, description="Seconds before each token.")
     tokens: int | None = Field(None, ge=0, le=1_000_000, description="Tokens of the whole text.")
     failure: Failure | None = Field(None, description="Which failure to show.")
     times: int | None = Field(None, ge=0, description="Attempts that fail; all, or one that dies.")
-    after: int = Field(0, ge=0, description="Tokens before the failure.")
+    after: int = Field(0, ge=0, description="Tokens before the failure; at the latest it ends the text.")
     retry_after_s: float | None = Field(None, ge=0, description="What a transient failure asks for.")
 
     def fails(self, attempt: int) -> bool:
@@ -62,66 +64,110 @@ class MockEngine(Engine):
 
     name = "mock"
 
+    def setup(self) -> None:
+        try:
+            MockPlan(failure=self.settings.mock_failure or None)  # type: ignore[arg-type]
+        except ValidationError as exc:
+            raise PermanentEngineError(f"{variable('mock_failure')}: {_reasons(exc)}") from None
+
     def generate(self, request: EngineRequest) -> Iterator[Chunk | Finish]:
         plan = self._plan(request)
+        fails = plan.fails(request.attempt)
+        wanted = TOKENS if plan.tokens is None else plan.tokens
+        endless = fails and plan.failure == "streams_forever"
         prompt_tokens = sum(len(turn["content"].split()) for turn in request.messages)
-        wanted = plan.tokens if plan.tokens is not None else TOKENS
-        fails, text, count = plan.fails(request.attempt), "", 0
-        for count, word in enumerate(self._words(request), start=1):
-            if fails and count > plan.after:
-                self._fail(plan)
-            endless = fails and plan.failure == "streams_forever"
-            if not endless and count > min(wanted, request.max_tokens):
+        text, count, reason = _StopFilter(request.stop), 0, _reason(wanted, request)
+        for word in _words(request):
+            if fails and not endless and count >= min(plan.after, wanted, request.max_tokens):
+                _fail(plan)
+            if not endless and count >= min(wanted, request.max_tokens):
+                text.end()
+            else:
+                self._pause(plan)
+                text.add(word if count == 0 else f" {word}")
+                count += 1
+            if text.ready:
+                yield Chunk(text.ready, text.tokens, prompt_tokens)
+            if text.ended:
                 break
-            self._pause(plan.delay_s if plan.delay_s is not None else self.settings.mock_delay_s)
-            piece = word if count == 1 else f" {word}"
-            text += piece
-            cut = self._cut(text, len(piece), request.stop)
-            if cut is not None:
-                yield from (Chunk(piece[:cut], prompt_tokens=prompt_tokens),) if cut > 0 else ()
-                yield Finish("stop", Usage(prompt_tokens, count), "mock")
-                return
-            yield Chunk(piece, prompt_tokens=prompt_tokens)
-        reason: Literal["stop", "length"] = "length" if wanted > request.max_tokens else "stop"
-        yield Finish(reason, Usage(prompt_tokens, count - 1), "mock")
+        yield Finish("stop" if text.stopped else reason, Usage(prompt_tokens, count), "mock")
 
     def _plan(self, request: EngineRequest) -> MockPlan:
+        given = request.metadata.get("mock", {})
+        if not isinstance(given, dict):
+            raise PermanentEngineError("metadata.mock must be an object")
         try:
-            return MockPlan.model_validate(
-                {"failure": self.settings.mock_failure or None, **request.metadata.get("mock", {})}
-            )
+            return MockPlan.model_validate({"failure": self.settings.mock_failure or None} | given)
         except ValidationError as exc:
-            wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in exc.errors())
-            raise PermanentEngineError(f"metadata.mock cannot be followed: {wrong}") from None
-        except TypeError:
-            raise PermanentEngineError("metadata.mock must be an object") from None
+            raise PermanentEngineError(f"metadata.mock cannot be followed: {_reasons(exc)}") from None
 
-    def _words(self, request: EngineRequest) -> Iterator[str]:
-        asked = repr((request.messages, request.seed, request.temperature, request.top_p))
-        choice = random.Random(hashlib.sha256(asked.encode()).digest())  # noqa: S311 - repeatable by design
-        return (choice.choice(WORDS) for _ in itertools.count())
+    def _pause(self, plan: MockPlan) -> None:
+        delay_s = self.settings.mock_delay_s if plan.delay_s is None else plan.delay_s
+        if delay_s:
+            time.sleep(delay_s)
 
-    def _pause(self, seconds: float) -> None:
-        if seconds:
-            time.sleep(seconds)
 
-    def _cut(self, text: str, new: int, stops: tuple[str, ...]) -> int | None:
-        """Where in the newest piece a stop sequence ends the text; None if there is none."""
-        found = [at for stop in stops if (at := text.find(stop)) >= 0]
-        return max(0, min(found) - (len(text) - new)) if found else None
+class _StopFilter:
+    """Lets text through up to the first stop sequence, holding back what might be its beginning.
 
-    def _fail(self, plan: MockPlan) -> None:
-        if plan.failure == "transient":
-            if plan.retry_after_s is None:
-                raise TransientEngineError("the mock engine shows a transient failure")
-            raise TransientEngineError.after("the mock engine asks to wait", plan.retry_after_s)
-        if plan.failure == "permanent":
-            raise PermanentEngineError("the mock engine shows a permanent failure")
-        if plan.failure == "raises":
-            raise RuntimeError("the mock engine shows a bug")
-        if plan.failure == "dies_midway":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if plan.failure == "hangs":
-            give_up = time.monotonic() + HANG_S
-            while time.monotonic() < give_up:
-                time.sleep(HANG_STEP_S)
+    After `add` or `end`, `ready` is the text let through, and `tokens` what it is made of.
+    """
+
+    def __init__(self, stops: tuple[str, ...]) -> None:
+        self.stops = stops
+        self.ready, self.tokens = "", 0
+        self.stopped = self.ended = False
+        self._held, self._held_tokens = "", 0
+
+    def add(self, piece: str) -> None:
+        held = self._held + piece
+        self._held_tokens += 1
+        found = [at for stop in self.stops if (at := held.find(stop)) >= 0]
+        self.stopped = self.ended = bool(found)
+        self._let_through(held, min(found) if found else len(held) - self._doubtful(held))
+
+    def end(self) -> None:
+        self.ended = True
+        self._let_through(self._held, len(self._held))
+
+    def _doubtful(self, held: str) -> int:
+        """How many characters at the end may be the beginning of a stop sequence."""
+        sizes = (s for stop in self.stops for s in range(1, len(stop)) if held.endswith(stop[:s]))
+        return max(sizes, default=0)
+
+    def _let_through(self, held: str, size: int) -> None:
+        self.ready, self._held = held[:size], held[size:]
+        self.tokens = self._held_tokens if self.ready else 0
+        self._held_tokens -= self.tokens
+
+
+def _words(request: EngineRequest) -> Iterator[str]:
+    asked = repr((request.messages, request.seed, request.temperature, request.top_p))
+    choice = random.Random(hashlib.sha256(asked.encode()).digest())  # noqa: S311 - repeatable by design
+    while True:
+        yield choice.choice(WORDS)
+
+
+def _reason(wanted: int, request: EngineRequest) -> FinishReason:
+    return "length" if wanted > request.max_tokens else "stop"
+
+
+def _reasons(exc: ValidationError) -> str:
+    listed = exc.errors(include_input=False, include_url=False)
+    return "; ".join(": ".join((".".join(map(str, error["loc"])), error["msg"])) for error in listed)
+
+
+def _fail(plan: MockPlan) -> NoReturn:
+    if plan.failure == "permanent":
+        raise PermanentEngineError("the mock engine shows a permanent failure")
+    if plan.failure == "raises":
+        raise RuntimeError("the mock engine shows a bug")
+    if plan.failure == "dies_midway":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if plan.failure == "hangs":
+        give_up = time.monotonic() + HANG_S
+        while time.monotonic() < give_up:
+            time.sleep(HANG_STEP_S)
+    if plan.retry_after_s is not None:
+        raise TransientEngineError.after("the mock engine asks to wait", plan.retry_after_s)
+    raise TransientEngineError("the mock engine shows a transient failure")

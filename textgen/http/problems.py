@@ -17,6 +17,7 @@ from werkzeug.exceptions import HTTPException
 
 from textgen.errors import (
     BrokerUnavailable,
+    ConfigurationError,
     DuplicateTask,
     InvalidRequest,
     StoreUnavailable,
@@ -94,6 +95,11 @@ def _on_unavailable(exc: Unavailable) -> Response:
     return problem(503, detail, f"{part}-unavailable", {"Retry-After": str(exc.retry_after_s)})
 
 
+def _on_configuration(exc: ConfigurationError) -> Response:
+    log.error("http.misconfigured", reason=str(exc))
+    return problem(503, "The server is not set up to accept tasks; its log says why.", "misconfigured")
+
+
 def _on_http_exception(exc: HTTPException) -> Response:
     """Answer what Flask and werkzeug refuse themselves; also the 500 of an unforeseen error."""
     headers = [pair for pair in exc.get_headers() if pair[0].lower() != "content-type"]
@@ -107,4 +113,5 @@ def install(app: Flask) -> None:
     app.register_error_handler(TaskFinished, _on_finished_task)
     app.register_error_handler(DuplicateTask, _on_duplicate_task)
     app.register_error_handler(Unavailable, _on_unavailable)
+    app.register_error_handler(ConfigurationError, _on_configuration)
     app.register_error_handler(HTTPException, _on_http_exception)

@@ -6,13 +6,14 @@ import os
 import threading
 
 from textgen.settings import get_settings
-from textgen.store.connection import connect
+from textgen.store.connection import connect, refuse_eviction
 from textgen.store.tasks import Store
 
-__all__ = ["Store", "open_store"]
+__all__ = ["Store", "open_safe_store", "open_store"]
 
 _stores: dict[int, Store] = {}
 _stores_lock = threading.Lock()
+_safe: set[int] = set()
 
 
 def open_store() -> Store:
@@ -22,4 +23,18 @@ def open_store() -> Store:
         with _stores_lock:
             settings = get_settings()
             store = _stores.setdefault(os.getpid(), Store(connect(settings), settings.lease_s))
+    return store
+
+
+def open_safe_store() -> Store:
+    """The store, to put tasks into: made sure of once per process that it will keep them.
+
+    Raises:
+        ConfigurationError: Redis would evict accepted tasks.
+        StoreUnavailable: Redis does not answer.
+    """
+    store = open_store()
+    if os.getpid() not in _safe and not get_settings().allow_eviction:
+        refuse_eviction(store.client)
+        _safe.add(os.getpid())
     return store

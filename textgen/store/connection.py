@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from textgen.errors import StoreUnavailable
+from textgen.errors import ConfigurationError, StoreUnavailable
 from textgen.settings import Settings
 
 #: Seconds after which an idle connection is tested before its next use.
@@ -51,7 +50,17 @@ def translated() -> Iterator[None]:
         raise StoreUnavailable(f"Redis cannot be reached or cannot answer ({type(exc).__name__})") from exc
 
 
-def describe(url: str) -> str:
-    """The address in `url` without its credentials, for messages."""
-    options: dict[str, Any] = redis.connection.parse_url(url)
-    return str(options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}")
+def refuse_eviction(client: redis.Redis) -> None:
+    """Make sure that Redis does not throw tasks away when its memory is full.
+
+    Raises:
+        ConfigurationError: Its eviction policy would.
+        StoreUnavailable: It does not answer.
+    """
+    with translated():
+        policy = client.info("memory").get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        raise ConfigurationError(
+            f"Redis evicts keys when its memory is full (maxmemory-policy {policy}), and would drop accepted "
+            "tasks: set maxmemory-policy noeviction, or TEXTGEN_ALLOW_EVICTION=true to accept that"
+        )
