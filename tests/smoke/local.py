@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -81,11 +82,12 @@ def default_worker_container(
 
 def _local_worker(command: list[str], env: Environment) -> LocalProcess:
     folder, id_ = new_folder("celery-worker"), new_id()
+    programs = Path(sys.executable).parent
     # a container's host name is the beginning of its id, and is what Celery puts for %h
     program, *arguments = (part.replace("%h", id_[:12]) for part in command)
     process = Process(
-        [str(Path(sys.executable).with_name(program)), *arguments],
-        env=of_process(env),
+        [program, *arguments],
+        env=of_process(env) | {"PATH": f"{programs}:{os.environ.get('PATH', os.defpath)}"},
         cwd=folder,
         log_file=folder / "log",
         ready=" ready.",

@@ -5,6 +5,7 @@ All but the last tests of an arrangement share one worker; those that kill it st
 
 from __future__ import annotations
 
+import signal
 import uuid
 from typing import Any
 
@@ -243,7 +244,7 @@ def test_a_task_whose_pool_child_is_killed_completes(celery_setup: TextgenSetup)
         "processes"
     ]
     for pid in children:
-        worker.container.exec_run(["kill", "-9", str(pid)])
+        worker.container.exec_run(["python", "-c", f"import os; os.kill({pid}, {signal.SIGKILL:d})"])
 
     record = finished(celery_setup, result.id)
     assert (record.status, record.attempt) == ("COMPLETED", 2)
