@@ -34,7 +34,8 @@ task_acks_late = True
 task_reject_on_worker_lost = True
 task_acks_on_failure = True
 task_acks_on_timeout = True
-task_time_limit = _settings.attempt_timeout_s + 30
+#: Prefork's own limit, behind the worker's.
+task_time_limit = _settings.attempt_timeout_s + _settings.attempt_margin_s + 20
 task_send_sent_event = False
 
 #: Celery takes `-P prefork` for its own default and lets this setting win over it; so this must give

@@ -92,9 +92,14 @@ def run(delivery: Delivery, token: str, worker: Worker) -> Parked | Ended:
         return Parked(delivery.record, delivery.terms, claim.wait_s)
     if claim.outcome is not Claimed.TAKEN or claim.record is None:
         return Ended(claim.record)
-    running = Running(claim.record, token, worker.settings.attempt_timeout_s)
+    running = Running(claim.record, token, _limit_s(delivery.terms, worker.settings))
     with worker.heartbeat.keeping(running):
         return _Attempt(running, delivery.terms, worker).run()
+
+
+def _limit_s(terms: Terms, settings: Settings) -> float:
+    """Seconds that the attempt may take: what was asked for, never above the worker's own limit."""
+    return min(terms.attempt_s or settings.attempt_timeout_s, settings.attempt_timeout_s)
 
 
 def _claim(delivery: Delivery, token: str, worker: Worker) -> Claim:
@@ -107,8 +112,9 @@ def _claim(delivery: Delivery, token: str, worker: Worker) -> Claim:
             record = known
         elif claim.outcome is Claimed.LAPSED:
             record = outcomes.lapse(store, worker.settings, known, claim.rev).record or known
-        elif claim.outcome is Claimed.EXPIRED and claim.record is not None:
-            moved = outcomes.expire(store, known, claim.rev)
+        elif claim.outcome in (Claimed.EXPIRED, Claimed.STALE) and claim.record is not None:
+            error = outcomes.DEADLINE if claim.outcome is Claimed.EXPIRED else outcomes.QUEUE_TIMEOUT
+            moved = outcomes.expire(store, known, claim.rev, error)
             return Claim(Claimed.ENDED, moved.record)
         elif claim.outcome is Claimed.CANCELLED:
             return Claim(Claimed.ENDED, outcomes.cancel(store, known.task_id).record)
@@ -180,7 +186,7 @@ class _Attempt:
             return True
         self.text.append(chunk.text)
         self.unwritten.append(chunk)
-        if self.running.is_over_limit:
+        if self.running.overrun_s > 0:
             self.worker.heartbeat.end(self.running, outcomes.ATTEMPT_TIMEOUT)
             return False
         self._flush(patient=sum(len(c.text) for c in self.unwritten) > MAX_UNWRITTEN_CHARS)

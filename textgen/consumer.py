@@ -25,6 +25,8 @@ log = structlog.get_logger(__name__)
 GENERATE = "textgen.tasks.generate"
 #: Header of a dead letter that says why it is one.
 REASON = "x-textgen-reason"
+#: The largest time in milliseconds that a header may hold: the year 2255, exact in Redis' numbers.
+MAX_MS = 9_000_000_000_000
 #: Seconds that a message of a newer version waits for a newer worker.
 NEWER_WAIT_S = 8
 
@@ -102,8 +104,9 @@ def _screen_request(headers: dict[str, Any], args: list[Any], kwargs: dict[str, 
             return "its textgen header is not one"
         if header["v"] > VERSION:
             raise Newer
-        for name in ("deadline_ms", "ttl_ms"):
-            if not isinstance(header.get(name), int) or header[name] <= 0:
+        for name in ("deadline_ms", "ttl_ms", "queue_until_ms", "attempt_s"):
+            least = 1 if name in ("deadline_ms", "ttl_ms") else 0
+            if type(header.get(name, 0)) is not int or not least <= header.get(name, 0) <= MAX_MS:
                 return f"its textgen header has no usable {name}"
         for name in ("owner", "created_at", "replay_of"):
             if not isinstance(header.get(name), (str, type(None))):

@@ -17,7 +17,7 @@ import structlog
 
 from textgen.errors import StoreUnavailable
 from textgen.lifecycle import Failure, Record
-from textgen.outcomes import ATTEMPT_TIMEOUT, DEADLINE, failed
+from textgen.outcomes import ATTEMPT_HUNG, DEADLINE, failed, with_partial
 from textgen.store import Store
 from textgen.store.answers import Verdict
 
@@ -45,9 +45,9 @@ class Running:
     ended_at: float = 0.0
 
     @property
-    def is_over_limit(self) -> bool:
-        """Whether the attempt has run longer than one attempt may."""
-        return time.monotonic() - self.started > self.limit_s
+    def overrun_s(self) -> float:
+        """Seconds by which the attempt has run longer than it may; below 0 while it may run."""
+        return time.monotonic() - self.started - self.limit_s
 
 
 class Heartbeat:
@@ -55,12 +55,16 @@ class Heartbeat:
 
     Args:
         store: Where the leases are.
+        margin_s: Seconds past its limit in which an attempt is to notice by itself.
         abandon: Called when an attempt neither ends nor notices that it was ended; in a pool's
             child process it ends the process, elsewhere there is nothing to be done.
     """
 
-    def __init__(self, store: Store, abandon: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, store: Store, margin_s: float = 10.0, abandon: Callable[[], None] | None = None
+    ) -> None:
         self.store = store
+        self.margin_s = margin_s
         self.abandon = abandon
         self._running: set[Running] = set()
         self._lock = threading.Lock()
@@ -94,8 +98,8 @@ class Heartbeat:
                 self.abandon()
             return
         try:
-            if running.is_over_limit:
-                self.end(running, ATTEMPT_TIMEOUT)
+            if running.overrun_s > self.margin_s:
+                self.end(running, ATTEMPT_HUNG)
                 return
             running.verdict = self.store.renew(running.record.task_id, running.token)
             if running.verdict is Verdict.OVERDUE:
@@ -109,7 +113,8 @@ class Heartbeat:
 
     def end(self, running: Running, error: Failure) -> None:
         """Record that an attempt failed for good, and let it know at its next chunk."""
-        self.store.move(failed(running.record, error), token=running.token)
+        ended = with_partial(self.store, failed(running.record, error))
+        self.store.move(ended, token=running.token)
         self.store.discard(running.record.task_id)
         running.ended, running.ended_at = error, time.monotonic()
 

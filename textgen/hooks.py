@@ -134,15 +134,16 @@ class GenerateTask(Task):
             ttl_ms=(request.ttl_s or settings.task_ttl_s) * 1000,
             deadline_ms=0,
             fingerprint=messages.fingerprint(record),
+            attempt_s=request.attempt_timeout_s or 0,
             envelope=kombu_json.dumps(envelope),
         )
         due_s = _due_s(options)
-        submitted = store.submit(record, terms, request.deadline_s or settings.deadline_s, due_s)
-        if submitted.deadline_ms < 0:
+        queue_s = request.queue_timeout_s or settings.queue_timeout_s
+        submitted = store.submit(record, terms, request.deadline_s or settings.deadline_s, due_s, queue_s)
+        if submitted.is_clash:
             raise DuplicateTask(f"task id {task_id} was used before for another request")
-        if submitted.created:
-            terms = Terms(terms.ttl_ms, submitted.deadline_ms, terms.fingerprint, terms.envelope)
-            self._first_send(submitted.record, terms, due_s)
+        if submitted.terms:
+            self._first_send(submitted.record, submitted.terms, due_s)
         return submitted.record
 
     def _first_send(self, record: Record, terms: Terms, due_s: float) -> None:

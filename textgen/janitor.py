@@ -18,7 +18,7 @@ from textgen.errors import BrokerUnavailable, ConfigurationError, StoreUnavailab
 from textgen.lifecycle import VERSION, Status
 from textgen.settings import Settings
 from textgen.store import Store, keys, schedules
-from textgen.store.answers import Moved
+from textgen.store.answers import Control, Moved
 from textgen.store.schedules import Schedule
 
 if TYPE_CHECKING:
@@ -111,19 +111,30 @@ class Janitor:
         elif now >= control.deadline_ms:
             if outcomes.expire(self.store, record, control.rev).outcome is Moved.OK:
                 self._note("expired", task_id)
+        elif control.is_stale(now) and record.status is Status.PENDING:
+            expired = outcomes.expire(self.store, record, control.rev, outcomes.QUEUE_TIMEOUT)
+            if expired.outcome is Moved.OK:
+                self._note("waited too long", task_id)
         elif record.status is Status.PROCESSING and now >= control.lease_ms:
             moved = outcomes.lapse(self.store, self.settings, record, control.rev)
             if moved.outcome is Moved.OK:
                 self.store.schedule(task_id, 0.0)
                 self._note("taken over", task_id)
         else:
-            until = control.lease_ms if record.status is Status.PROCESSING else control.deadline_ms
-            self.watch.postpone(task_id, max(until, now + 1000))
+            self.watch.postpone(task_id, max(_next_look_ms(control), now + 1000))
         return True
 
     def _note(self, what: str, task_id: str) -> None:
         schedules.count(self.store, what)
         log.warning(f"task {what}", task_id=task_id)
+
+
+def _next_look_ms(control: Control) -> float:
+    """When the next lease or limit of a task that goes on may have passed."""
+    if control.status == Status.PROCESSING:
+        return min(control.lease_ms, control.deadline_ms)
+    waits = control.attempt == 0 and control.queue_until_ms > 0
+    return min(control.queue_until_ms, control.deadline_ms) if waits else control.deadline_ms
 
 
 class Rounds:

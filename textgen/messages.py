@@ -103,6 +103,8 @@ def header_of(record: Record, terms: Terms) -> dict[str, Any]:
         "created_at": record.created_at,
         "deadline_ms": terms.deadline_ms,
         "ttl_ms": terms.ttl_ms,
+        "queue_until_ms": terms.queue_until_ms,
+        "attempt_s": terms.attempt_s,
         "replay_of": record.replay_of,
     }
 
@@ -134,4 +136,12 @@ def read(
         replay_of=header.get("replay_of"),
     )
     ttl_ms = header.get("ttl_ms") or (request.ttl_s or settings.task_ttl_s) * 1000
-    return Delivery(record, Terms(int(ttl_ms), int(deadline_ms), fingerprint(record), envelope))
+    terms = Terms(
+        int(ttl_ms),
+        int(deadline_ms),
+        fingerprint(record),
+        queue_until_ms=header.get("queue_until_ms") or 0,
+        attempt_s=header.get("attempt_s") or request.attempt_timeout_s or 0,
+        envelope=envelope,
+    )
+    return Delivery(record, terms)

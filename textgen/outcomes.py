@@ -15,6 +15,8 @@ from textgen.store.log import text_of
 
 DEADLINE = Failure("deadline", "the task did not end before its deadline", retryable=True)
 WORKER_LOST = Failure("worker_lost", "the worker was lost in each of the attempts allowed", retryable=True)
+QUEUE_TIMEOUT = Failure("queue_timeout", "no attempt began in the time it may wait", retryable=True)
+ATTEMPT_HUNG = Failure("attempt_hung", "the attempt took too long and did not react", retryable=True)
 ATTEMPT_TIMEOUT = Failure("attempt_timeout", "the attempt took longer than one may take", retryable=True)
 
 
@@ -36,9 +38,9 @@ def failed(record: Record, error: Failure, usage: Usage | None = None) -> Record
     return record.but(status=Status.FAILED, error=error, finish_reason="error", usage=usage or record.usage)
 
 
-def expire(store: Store, record: Record, rev: str) -> Transition:
-    """FAILED(`deadline`), with what had been generated."""
-    return store.move(_with_partial(store, failed(record, DEADLINE)), rev=rev)
+def expire(store: Store, record: Record, rev: str, error: Failure = DEADLINE) -> Transition:
+    """FAILED(`deadline` or `queue_timeout`), with what had been generated."""
+    return store.move(with_partial(store, failed(record, error)), rev=rev)
 
 
 def cancelled(store: Store, record: Record, control: Control) -> Transition:
@@ -52,7 +54,7 @@ def cancelled(store: Store, record: Record, control: Control) -> Transition:
         failures=control.failures,
     )
     if record.status is Status.PROCESSING:
-        ended = _with_partial(store, ended)
+        ended = with_partial(store, ended)
     return store.move(ended, rev=control.rev)
 
 
@@ -77,11 +79,12 @@ def lapse(store: Store, settings: Settings, record: Record, rev: str) -> Transit
     """Take note of an attempt whose worker fell silent: back to PENDING, or FAILED at the cap."""
     failures = record.failures + 1
     if failures >= settings.max_attempts:
-        ended = _with_partial(store, failed(record.but(failures=failures), WORKER_LOST))
+        ended = with_partial(store, failed(record.but(failures=failures), WORKER_LOST))
         return store.move(ended, rev=rev, lapsed=True)
     waiting = record.but(status=Status.PENDING, failures=failures)
     return store.move(waiting, rev=rev, lapsed=True, reason="worker_lost")
 
 
-def _with_partial(store: Store, record: Record) -> Record:
+def with_partial(store: Store, record: Record) -> Record:
+    """The record with the text that its last attempt had added to the log."""
     return record.but(result=text_of(store, record.task_id, record.attempt) or None)

@@ -99,6 +99,15 @@ class GenerationRequest(BaseModel):
     deadline_s: StrictInt | None = Field(
         None, ge=1, le=2_592_000, description="Seconds from now in which it must end."
     )
+    queue_timeout_s: StrictInt | None = Field(
+        None, ge=1, le=2_592_000, description="Seconds that it may wait for its first attempt."
+    )
+    attempt_timeout_s: StrictInt | None = Field(
+        None,
+        ge=1,
+        le=86_400,
+        description="Seconds an attempt may take, within the worker's own limit.",
+    )
 
     @field_validator("stop", mode="before")
     @classmethod

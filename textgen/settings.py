@@ -175,6 +175,12 @@ class Settings(BaseSettings):
         gt=0,
         description="Seconds one attempt may run; twice this lies under RabbitMQ's consumer timeout.",
     )
+    attempt_margin_s: float = Field(
+        10.0, gt=0, description="Seconds past that after which an attempt is given up even in mid-call."
+    )
+    queue_timeout_s: int = Field(
+        0, ge=0, description="Seconds a task may wait for its first attempt; 0: up to its deadline."
+    )
     lease_s: float = Field(
         8.0, ge=1, le=300, description="Seconds after which a silent worker's task is taken over."
     )

@@ -27,7 +27,7 @@ RECEIVED_AS = {"link": "callbacks", "link_error": "errbacks", "group_id": "group
 
 @lru_cache(maxsize=4)
 def _heartbeat(pid: int) -> Heartbeat:
-    return Heartbeat(open_store(), give_up_child())
+    return Heartbeat(open_store(), get_settings().attempt_margin_s, give_up_child())
 
 
 def _worker(name: str) -> attempt.Worker:

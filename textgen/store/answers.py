@@ -25,6 +25,10 @@ class Terms:
     deadline_ms: int
     #: Digest of the request, by which a repeated submit is told from a clash of ids.
     fingerprint: str = ""
+    #: Milliseconds since 1970 at which the first attempt must have begun; 0: no such limit.
+    queue_until_ms: int = 0
+    #: Seconds one attempt may take; 0: as the worker's settings say.
+    attempt_s: int = 0
     #: Options of the Celery message beyond the request (chain, links …), as JSON.
     envelope: str = "{}"
 
@@ -34,9 +38,10 @@ class Submitted:
     """The answer to a submit."""
 
     record: Record
-    deadline_ms: int = 0
-    #: Whether this call made the task; False: the same request was accepted before.
-    created: bool = True
+    #: The terms it was accepted under; None: this call did not make the task.
+    terms: Terms | None
+    #: Whether the id belongs to another request.
+    is_clash: bool = False
 
 
 class Claimed(StrEnum):
@@ -50,6 +55,8 @@ class Claimed(StrEnum):
     ENDED = "ended"
     #: The deadline has passed.
     EXPIRED = "expired"
+    #: It waited for its first attempt longer than it may.
+    STALE = "stale"
     #: Somebody asked for a cancel.
     CANCELLED = "cancelled"
     #: Another attempt's lease has lapsed and nobody took note yet.
@@ -124,6 +131,8 @@ class Control:
     prompt_tokens: int
     fingerprint: str
     envelope: str
+    queue_until_ms: int
+    attempt_s: int
 
     @classmethod
     def of(cls, fields: dict[str, str]) -> Control:
@@ -147,12 +156,25 @@ class Control:
             prompt_tokens=number("prompt_tokens"),
             fingerprint=fields.get("fingerprint", ""),
             envelope=fields.get("envelope", "{}"),
+            queue_until_ms=number("queue_until"),
+            attempt_s=number("attempt_s"),
         )
 
     @property
     def terms(self) -> Terms:
         """The terms under which the task was accepted."""
-        return Terms(self.ttl_ms, self.deadline_ms, self.fingerprint, self.envelope)
+        return Terms(
+            self.ttl_ms,
+            self.deadline_ms,
+            self.fingerprint,
+            queue_until_ms=self.queue_until_ms,
+            attempt_s=self.attempt_s,
+            envelope=self.envelope,
+        )
+
+    def is_stale(self, now_ms: float) -> bool:
+        """Whether the task has waited for its first attempt longer than it may."""
+        return self.attempt == 0 and 0 < self.queue_until_ms <= now_ms
 
 
 def dump(record: Record, *without: str) -> str:

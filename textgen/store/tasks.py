@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import redis
@@ -67,22 +68,26 @@ class Store:
 
     # Transitions
 
-    def submit(self, record: Record, terms: Terms, deadline_s: float, due_s: float = 0.0) -> Submitted:
+    def submit(
+        self, record: Record, terms: Terms, deadline_s: float, due_s: float = 0.0, queue_s: float = 0.0
+    ) -> Submitted:
         """Accept a task: outbox and index entries, then record, control fields and first event.
 
         Args:
             record: As it will be read, but for `created_at`, `updated_at` and `deadline`.
-            terms: `deadline_ms` is ignored: it is `deadline_s` from now in Redis' clock.
+            terms: Its absolute times are ignored: they are reckoned from now in Redis' clock.
             deadline_s: Seconds in which the task must end.
             due_s: Seconds before which no attempt begins.
+            queue_s: Seconds in which the first attempt must then begin; 0: no such limit.
         """
         now = self.now_ms()
+        look_s = min(deadline_s, due_s + queue_s) if queue_s else deadline_s
         before = (
             ("ZADD", keys.OUTBOX, now + max(UNCONFIRMED_S, due_s) * 1000, record.task_id),
-            ("ZADD", keys.WATCH, now + deadline_s * 1000, record.task_id),
+            ("ZADD", keys.WATCH, now + look_s * 1000, record.task_id),
             ("ZADD", keys.CREATED, now, record.task_id),
         )
-        word, _, value, text = self._run(
+        word, _, value, text, *queue_until = self._run(
             "submit",
             record.task_id,
             dump(record, "created_at", "updated_at", "deadline"),
@@ -91,14 +96,15 @@ class Store:
             terms.ttl_ms,
             int(due_s * 1000),
             terms.envelope,
+            int(queue_s * 1000),
+            terms.attempt_s,
             before=before,
         )
         if word == "created":
             made = as_record(text)
             assert made is not None
-            return Submitted(made, int(value))
-        same = value == terms.fingerprint
-        return Submitted(as_record(text) or record, created=False) if same else Submitted(record, -1, False)
+            return Submitted(made, replace(terms, deadline_ms=int(value), queue_until_ms=int(queue_until[0])))
+        return Submitted(as_record(text) or record, None, is_clash=value != terms.fingerprint)
 
     def claim(self, record: Record, terms: Terms, token: str, worker: str) -> Claim:
         """Begin an attempt, if the task is there to be taken.
@@ -126,6 +132,8 @@ class Store:
             terms.ttl_ms,
             terms.fingerprint,
             terms.envelope,
+            terms.queue_until_ms,
+            terms.attempt_s,
             before=(("ZADD", keys.WATCH, look, record.task_id),),
         )
         outcome = Claimed(answer[0])

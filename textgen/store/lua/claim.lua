@@ -1,19 +1,21 @@
 -- Begins an attempt: PENDING becomes PROCESSING under a new token and lease.
 -- ARGV: token, worker, lease in ms, attempt expected so far, failures expected so far,
---       record as it is once claimed, deadline (absolute ms), ttl in ms, fingerprint, envelope
+--       record as it is once claimed, deadline (absolute ms), ttl in ms, fingerprint, envelope,
+--       queue until (absolute ms or 0), attempt time-out in s or 0
 -- Returns: {'taken', now, record} {'busy', now, ms} {'ended', now, record}
---          {'moved' | 'lapsed' | 'expired' | 'cancelled', now, record, rev}
+--          {'moved' | 'lapsed' | 'expired' | 'stale' | 'cancelled', now, record, rev}
 local now = now_ms()
 local fields = redis.call('HMGET', state, 'status', 'token', 'lease', 'due', 'attempt', 'failures',
-  'deadline', 'cancel', 'rev')
+  'deadline', 'cancel', 'rev', 'queue_until')
 local status, attempt = fields[1], fields[5]
 if not status then
   -- Redis lost the task and the message still has all of it.
   if now >= tonumber(ARGV[7]) then return { 'expired', integer(now), '', '0' } end
   attempt, status = '0', 'PENDING'
-  fields = { status, false, false, '0', '0', '0', ARGV[7], false, '1' }
+  fields = { status, false, false, '0', '0', '0', ARGV[7], false, '1', ARGV[11] }
   redis.call('HSET', state, 'status', status, 'attempt', 0, 'failures', 0, 'rev', 1,
-    'fingerprint', ARGV[9], 'deadline', ARGV[7], 'ttl', ARGV[8], 'due', 0, 'envelope', ARGV[10])
+    'fingerprint', ARGV[9], 'deadline', ARGV[7], 'ttl', ARGV[8], 'due', 0, 'envelope', ARGV[10],
+    'queue_until', ARGV[11], 'attempt_s', ARGV[12])
   emit('0', 'state', 'status', 'PENDING', 'at', iso(now))
 end
 local function answer(word)
@@ -28,6 +30,8 @@ if status == 'PROCESSING' then
   return answer('lapsed')
 end
 if tonumber(fields[4]) > now then return { 'busy', integer(now), integer(fields[4] - now) } end
+local queue_until = tonumber(fields[10] or '0')
+if attempt == '0' and queue_until > 0 and now >= queue_until then return answer('stale') end
 if attempt ~= ARGV[4] or fields[6] ~= ARGV[5] then return answer('moved') end
 attempt = integer(tonumber(attempt) + 1)
 redis.call('HSET', state, 'status', 'PROCESSING', 'attempt', attempt, 'token', ARGV[1],
