@@ -7,6 +7,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -88,6 +89,20 @@ def test_the_same_seed_gives_the_same_text_beside_others() -> None:
     alone = answer(busy, request(temperature=0.8)).text
     crowd = [request(temperature=0.8), *(request(f"Name the number {n}.") for n in range(3))]
     assert answers(busy, crowd)[0].text == alone
+
+
+def test_a_long_prompt_does_not_hold_up_the_texts_of_others() -> None:
+    busy = small(concurrency=2, local_context=1024)
+    busy.setup()
+    meanwhile = 0
+    with (
+        closing(begun(busy, request("Tell a long story.", max_tokens=900))) as told,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        read = pool.submit(lambda: begun(busy, request("word " * 800)).close())
+        while not read.done():
+            meanwhile += bool(getattr(next(told), "text", ""))
+    assert meanwhile >= 4
 
 
 def test_the_runtimes_own_port_lets_nobody_in(engine: LocalEngine) -> None:

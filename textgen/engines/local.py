@@ -26,6 +26,9 @@ from textgen.settings import Settings
 SILENCE_S = 120.0
 #: Seconds of waiting after which an empty chunk gives the caller the chance to stop.
 PULSE_S = 0.5
+#: Tokens of prompts read in one step. Between steps the other texts go on and a cancel can act: the
+#: runtime's own 2048 holds up both for seconds, and is no faster.
+STEP_TOKENS = 128
 #: Seconds that the end of the process waits for running calls to stop.
 CLOSE_S = 5.0
 #: The largest seed: llama.cpp takes 2^32 - 1 as "choose one" (LLAMA_DEFAULT_SEED).
@@ -86,6 +89,7 @@ class LocalEngine(Engine):
         params.model.path = str(self.path)
         params.n_parallel = slots
         params.n_ctx = self.settings.local_context * slots
+        params.n_batch = params.n_ubatch = max(STEP_TOKENS, slots)
         # Threads of several engine processes that outnumber the cores slow each other eight-fold.
         threads = max(1, _cores() // self.settings.workers)
         params.cpuparams.n_threads = threads
@@ -159,7 +163,7 @@ def _read(call: _Call, model: str) -> Iterator[Chunk | Finish]:
 
 
 def _valid(text: str) -> str:
-    """`text` without lone surrogates, which neither JSON nor Redis could carry."""
+    """`text` without lone surrogates, which Redis could not carry."""
     return text.encode(errors="replace").decode()
 
 
@@ -169,8 +173,8 @@ def _error(error: dict[str, Any]) -> PermanentEngineError | TransientEngineError
             f"the prompt has {error.get('n_prompt_tokens')} tokens, over the model's limit of "
             f"{error.get('n_ctx')} for prompt and answer together"
         )
-    message = f"the local model answered with an error of type {error.get('type', 'unknown')}"
-    return PermanentEngineError(message) if error.get("code") == 400 else TransientEngineError(message)
+    kind = PermanentEngineError if error.get("code") == 400 else TransientEngineError
+    return kind(f"the local model answered with an error of type {error.get('type', 'unknown')}")
 
 
 @dataclass(frozen=True, slots=True)
