@@ -10,8 +10,10 @@ one arrangement live as long as the module; a worker that a test has killed is s
 
 from __future__ import annotations
 
+import gc
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any
 
 import docker
@@ -26,10 +28,16 @@ from tests.environment import Environment
 
 
 def has_docker_engine() -> bool:
-    try:
-        return bool(docker.from_env(timeout=2).ping())
-    except DockerException:
-        return False
+    """Whether a Docker engine answers. The client of one that does not leaves its socket open."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            with closing(docker.from_env(timeout=2)) as client:
+                return bool(client.ping())
+        except DockerException:
+            return False
+        finally:
+            gc.collect()
 
 
 if has_docker_engine():
