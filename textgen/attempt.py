@@ -241,16 +241,17 @@ class _Attempt:
         )
         return self._settle(ended)
 
-    def _fail(self, error: Failure) -> Parked | Ended:
+    def _fail(self, error: Failure, is_dead: bool = False) -> Parked | Ended:
         partial = "".join(self.text) or None
         failures = self.record.failures + 1
-        return self._settle(outcomes.failed(self.record.but(failures=failures, result=partial), error))
+        ended = outcomes.failed(self.record.but(failures=failures, result=partial), error)
+        return self._settle(ended, is_dead)
 
     def _retry(self, exc: TransientEngineError) -> Parked | Ended:
         failures, settings = self.record.failures + 1, self.worker.settings
         error = Failure(type(exc).__name__, str(exc), retryable=True)
         if failures >= settings.max_attempts:
-            return self._fail(error)
+            return self._fail(error, is_dead=True)
         wait_s = outcomes.retry_delay_s(settings, failures, exc.retry_after_s)
         waiting = self.record.but(status=Status.PENDING, failures=failures, error=error)
         moved = persist(
@@ -260,8 +261,8 @@ class _Attempt:
             return Parked(moved.record, self.terms, wait_s, is_retry=True)
         return self._stopped()
 
-    def _settle(self, ended: Record) -> Parked | Ended:
-        moved = persist(lambda: self._finish(ended))
+    def _settle(self, ended: Record, is_dead: bool = False) -> Parked | Ended:
+        moved = persist(lambda: self._finish(ended, is_dead))
         if moved.outcome is Moved.CANCELLED:
             return self._stopped()
         ours = moved.record is not None and moved.record.attempt == ended.attempt
@@ -269,8 +270,8 @@ class _Attempt:
             return Ended(moved.record, by_us=True)
         return Ended(moved.record)
 
-    def _finish(self, ended: Record) -> Transition:
-        moved = self.store.move(ended, token=self.running.token)
+    def _finish(self, ended: Record, is_dead: bool) -> Transition:
+        moved = self.store.move(ended, token=self.running.token, is_dead=is_dead)
         if moved.outcome is Moved.ABSENT and self._restore():
             moved = self.store.move(ended.but(attempt=self.record.attempt), token=self.running.token)
         if moved.outcome is Moved.OK:

@@ -196,6 +196,12 @@ def wait_route(settings: Settings, delay_s: float) -> dict[str, Any]:
     return {"exchange": queue.exchange.name, "exchange_type": "fanout", "declare": [queue]}
 
 
+def dead_route(settings: Settings) -> dict[str, Any]:
+    """Publish options that send a message to the dead letters."""
+    arrivals = dead_letters(settings)
+    return {"exchange": arrivals.exchange.name, "exchange_type": "fanout", "declare": [arrivals]}
+
+
 # Publishing
 
 

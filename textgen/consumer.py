@@ -23,8 +23,6 @@ log = structlog.get_logger(__name__)
 
 #: The task whose arguments are screened as well.
 GENERATE = "textgen.tasks.generate"
-#: Header of a dead letter that says why it is one.
-REASON = "x-textgen-reason"
 #: The largest time in milliseconds that a header may hold: the year 2255, exact in Redis' numbers.
 MAX_MS = 9_000_000_000_000
 #: Seconds that a message of a newer version waits for a newer worker.
@@ -162,7 +160,8 @@ class ScreeningConsumer(Consumer):
         log.error("message dead-lettered", reason=reason, task_id=_printable(headers.get("id")))
         settings = get_settings()
         route = {"exchange": broker.dead_exchange(settings).name, "routing_key": settings.queue}
-        self._republish(message, route, {REASON: reason})
+        origin = (message.delivery_info or {}).get("routing_key") or ""
+        self._republish(message, route, {messages.REASON: reason, messages.ORIGIN: origin})
 
     def _leave(self, message: Any) -> None:
         """Leave a message of a newer version to newer workers, for a while at a time."""

@@ -5,22 +5,19 @@ In between the task's record is FAILED with the reason, and the index of dead le
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
-from textgen import broker, outcomes
-from textgen.consumer import REASON
-from textgen.errors import BrokerUnavailable
-from textgen.lifecycle import Failure, Record, Status, is_task_id
+from textgen import broker, messages, outcomes
+from textgen.errors import BrokerUnavailable, InvalidRequest
+from textgen.lifecycle import Failure, Record, Status, is_task_id, iso_time, new_task_id
 from textgen.settings import Settings
-from textgen.store import Store, schedules
-from textgen.store.answers import Moved
+from textgen.store import Store, graveyard, log, schedules
+from textgen.store.answers import Control, Moved
+from textgen.store.graveyard import DeadLetter
 
 if TYPE_CHECKING:
     from celery import Celery
-
-log = structlog.get_logger(__name__)
 
 #: Dead letters moved in one round.
 AT_ONCE = 100
@@ -76,13 +73,12 @@ class DeadLetters:
 
     def _bury(self, message: Any) -> None:
         headers = message.headers if isinstance(message.headers, dict) else {}
-        reason = str(headers.get(REASON) or _reason_of_broker(headers))
-        task_id = headers.get("id")
-        if is_task_id(task_id):
-            self._fail(str(task_id), Failure(_type_of(headers), f"the message was rejected: {reason}"))
-        self._keep(message, headers, reason)
-        entry = {"task_id": task_id if is_task_id(task_id) else None, "reason": reason}
-        schedules.note_dead(self.store, {**entry, "at_ms": int(self.store.now_ms())}, broker.DEAD_LENGTH)
+        letter = _letter(message, headers, self.store.now_ms())
+        if is_task_id(headers.get("id")):
+            kind = "invalid_message" if messages.REASON in headers else "dead_letter"
+            self._fail(letter.id, Failure(kind, f"the message was rejected: {letter.reason}"))
+        self._keep(message, headers, letter)
+        graveyard.bury(self.store, letter)
         schedules.count(self.store, "dead-lettered")
 
     def _fail(self, task_id: str, error: Failure) -> None:
@@ -100,10 +96,11 @@ class DeadLetters:
                 self.store.discard(task_id)
                 return
 
-    def _keep(self, message: Any, headers: dict[str, Any], reason: str) -> None:
+    def _keep(self, message: Any, headers: dict[str, Any], letter: DeadLetter) -> None:
         kept = {name: value for name, value in headers.items() if not name.startswith("x-")}
         if not message.errors:
             kept.pop("compression", None)
+        noted = {messages.REASON: letter.reason, messages.ORIGIN: letter.queue}
         with broker.producer(self.app, self.settings) as producer:
             producer.publish(
                 message.body,
@@ -111,20 +108,75 @@ class DeadLetters:
                 routing_key=broker.dead(self.settings).name,
                 content_type=message.content_type or "application/octet-stream",
                 content_encoding=message.content_encoding or "binary",
-                headers={**kept, REASON: reason},
+                headers={**kept, **noted, messages.ATTEMPTS: letter.attempts},
                 retry=False,
                 delivery_mode=2,
                 mandatory=True,
                 confirm_timeout=self.settings.publish_timeout_s,
             )
 
+    def send(self, task_id: str) -> None:
+        """Put the message of a task that failed for good among the dead letters.
+
+        Raises:
+            BrokerUnavailable: The broker did not confirm; try again.
+        """
+        control, record = self.store.control(task_id), self.store.get(task_id)
+        if control is None or record is None or record.error is None:
+            return
+        generate = self.app.tasks["textgen.tasks.generate"]
+        reason = f"{record.error.type}: {record.error.message}"
+        generate.send_dead(record, control.terms, reason, attempts(self.store, control, task_id))
+
+
+def attempts(store: Store, control: Control, task_id: str) -> list[dict[str, Any]]:
+    """What became of each attempt of a task, from its event log: {`attempt`, `at`, `ended`}."""
+    found: dict[int, dict[str, Any]] = {}
+    after: str | None = None
+    while page := log.read(store, task_id, after):
+        after = page[-1].id
+        for event in page:
+            if event.type == "state" and event.attempt:
+                entry = found.setdefault(event.attempt, {"attempt": event.attempt, "at": event.data["at"]})
+                entry["ended"] = event.data["status"] if event.data["status"] != "PROCESSING" else None
+            elif event.type == "reset" and event.attempt in found:
+                found[event.attempt]["reason"] = event.data["reason"]
+    return [found[number] for number in sorted(found) if number <= control.attempt]
+
+
+def _letter(message: Any, headers: dict[str, Any], now_ms: float) -> DeadLetter:
+    known = is_task_id(headers.get("id"))
+    reason = str(headers.get(messages.REASON) or _reason_of_broker(headers))
+    history = headers.get(messages.ATTEMPTS)
+    return DeadLetter(
+        id=str(headers["id"]) if known else new_task_id(),
+        reason=reason,
+        queue=str(headers.get(messages.ORIGIN) or _queue_of_broker(headers)),
+        at=iso_time(now_ms),
+        attempts=history if isinstance(history, list) else [],
+        trace_id=headers["root_id"] if is_task_id(headers.get("root_id")) else None,
+        request=_request(message),
+    )
+
+
+def _request(message: Any) -> dict[str, Any] | None:
+    """The arguments of `generate` that the message holds, if they are valid."""
+    try:
+        args, kwargs, _ = json.loads(message.body)
+        return messages.request_of(args, kwargs).as_kwargs()
+    except (ValueError, TypeError, RecursionError, InvalidRequest):
+        return None
+
+
+def _death(headers: dict[str, Any]) -> dict[str, Any]:
+    deaths = headers.get("x-death")
+    first = deaths[0] if isinstance(deaths, list) and deaths else None
+    return first if isinstance(first, dict) else {}
+
 
 def _reason_of_broker(headers: dict[str, Any]) -> str:
-    deaths = headers.get("x-death")
-    if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict):
-        return str(deaths[0].get("reason", "unknown"))
-    return str(headers.get("x-first-death-reason", "unknown"))
+    return str(_death(headers).get("reason") or headers.get("x-first-death-reason", "unknown"))
 
 
-def _type_of(headers: dict[str, Any]) -> str:
-    return "invalid_message" if REASON in headers else "dead_letter"
+def _queue_of_broker(headers: dict[str, Any]) -> str:
+    return str(_death(headers).get("queue") or headers.get("x-first-death-queue", ""))

@@ -171,7 +171,31 @@ class GenerateTask(Task):
         if delay_s > 0 and not broker.is_rabbitmq(settings):
             store.schedule(record.task_id, delay_s)
             return
-        route = broker.wait_route(settings, delay_s) if delay_s > 0 else {}
+        lane = settings.bulk_queue if record.lane == "bulk" else settings.queue
+        route = broker.wait_route(settings, delay_s) if delay_s > 0 else {"queue": lane}
+        self._publish(record, terms, {**route, "routing_key": lane}, {})
+        store.unschedule(record.task_id)
+
+    def send_dead(self, record: Record, terms: Terms, reason: str, attempts: list[dict[str, Any]]) -> None:
+        """Publish the message of a task that failed for good to the dead letters.
+
+        Args:
+            record: The FAILED record.
+            terms: Those it was accepted under.
+            reason: Why it failed.
+            attempts: What became of each attempt.
+
+        Raises:
+            BrokerUnavailable: The broker did not confirm.
+        """
+        settings = get_settings()
+        lane = settings.bulk_queue if record.lane == "bulk" else settings.queue
+        headers = {messages.REASON: reason, messages.ORIGIN: lane, messages.ATTEMPTS: attempts}
+        self._publish(record, terms, {**broker.dead_route(settings), "routing_key": lane}, headers)
+
+    def _publish(self, record: Record, terms: Terms, route: dict[str, Any], headers: dict[str, Any]) -> None:
+        """Publish a task's message once, confirmed and bounded in time."""
+        settings = get_settings()
         with broker.producer(self.app, settings) as producer:
             super().apply_async(
                 (),
@@ -179,10 +203,9 @@ class GenerateTask(Task):
                 task_id=record.task_id,
                 producer=producer,
                 **_envelope(terms.envelope),
-                **(route or {"queue": settings.bulk_queue if record.lane == "bulk" else settings.queue}),
-                routing_key=settings.bulk_queue if record.lane == "bulk" else settings.queue,
+                **route,
                 priority=broker.transport_priority(settings, record.priority),
-                headers={messages.HEADER: messages.header_of(record, terms)},
+                headers={messages.HEADER: messages.header_of(record, terms), **headers},
                 argsrepr=HIDDEN,
                 kwargsrepr=HIDDEN,
                 add_to_parent=False,
@@ -190,7 +213,6 @@ class GenerateTask(Task):
                 mandatory=True,
                 confirm_timeout=settings.publish_timeout_s,
             )
-        store.unschedule(record.task_id)
 
 
 def _envelope(text: str) -> dict[str, Any]:

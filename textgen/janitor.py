@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from textgen import deadletters, outcomes
+from textgen import deadletters, outcomes, stuck
 from textgen.errors import BrokerUnavailable, ConfigurationError, StoreUnavailable
 from textgen.lifecycle import VERSION, Status
 from textgen.settings import Settings
@@ -52,7 +52,9 @@ class Janitor:
         self.name = name
         self.outbox = Schedule(store, keys.OUTBOX)
         self.watch = Schedule(store, keys.WATCH)
+        self.deadbox = Schedule(store, keys.DEADBOX)
         self.dead_letters = deadletters.DeadLetters(app, settings, store)
+        self.stuck = stuck.Stuck(app, settings, store)
         self._send = app.tasks["textgen.tasks.generate"].send
         self._rounds = 0
 
@@ -66,6 +68,8 @@ class Janitor:
             return
         self._each(self.watch, self._look)
         self._each(self.outbox, self._publish)
+        self._each(self.deadbox, self._send_dead)
+        self.stuck.look()
         if self._rounds % DEAD_ROUNDS == 0:
             self.dead_letters.drain()
         if self._rounds % TRIM_ROUNDS == 0:
@@ -98,6 +102,13 @@ class Janitor:
             log.warning("outbox entry not published", task_id=task_id, reason=str(exc))
             return False
         schedules.count(self.store, "published")
+        return True
+
+    def _send_dead(self, task_id: str, score: str) -> bool:
+        """Put the message of a task that failed for good among the dead letters."""
+        self.deadbox.postpone(task_id, self.store.now_ms() + AGAIN_S * 1000)
+        self.dead_letters.send(task_id)
+        self.deadbox.remove(task_id)
         return True
 
     def _look(self, task_id: str, score: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -63,6 +64,16 @@ def is_task_id(value: object) -> bool:
     except ValueError:
         return False
     return parsed.version == 4 and str(parsed) == value
+
+
+def iso_time(ms: float) -> str:
+    """A time in milliseconds since 1970 as ISO 8601 in UTC, as records show it."""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def time_ms(text: str) -> float:
+    """The time that `iso_time` wrote, in milliseconds since 1970."""
+    return datetime.fromisoformat(text).timestamp() * 1000
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,17 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from textgen.errors import InvalidRequest
-from textgen.lifecycle import VERSION, Record
+from textgen.lifecycle import VERSION, Record, iso_time
 from textgen.requests import GenerationRequest, parse_request
 from textgen.settings import Settings
 from textgen.store.answers import Terms
 
 #: Name of the message header with the terms.
 HEADER = "textgen"
+#: Headers of a dead letter: why it is one, where it came from, and what became of its attempts.
+REASON, ORIGIN, ATTEMPTS = "x-textgen-reason", "x-textgen-queue", "x-textgen-attempts"
 #: Celery's options that belong to the task and go with it when its message is made again.
 ENVELOPE = (
     "link",
@@ -109,10 +110,6 @@ def header_of(record: Record, terms: Terms) -> dict[str, Any]:
     }
 
 
-def _iso(ms: float) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def read(
     task_id: str,
     args: list[Any],
@@ -131,8 +128,8 @@ def read(
     header = header or {}
     deadline_ms = header.get("deadline_ms") or now_ms + (request.deadline_s or settings.deadline_s) * 1000
     record = new_record(request, task_id, header.get("owner") or settings.owner).but(
-        created_at=header.get("created_at") or _iso(now_ms),
-        deadline=_iso(deadline_ms),
+        created_at=header.get("created_at") or iso_time(now_ms),
+        deadline=iso_time(deadline_ms),
         replay_of=header.get("replay_of"),
     )
     ttl_ms = header.get("ttl_ms") or (request.ttl_s or settings.task_ttl_s) * 1000

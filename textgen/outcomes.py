@@ -80,7 +80,7 @@ def lapse(store: Store, settings: Settings, record: Record, rev: str) -> Transit
     failures = record.failures + 1
     if failures >= settings.max_attempts:
         ended = with_partial(store, failed(record.but(failures=failures), WORKER_LOST))
-        return store.move(ended, rev=rev, lapsed=True)
+        return store.move(ended, rev=rev, lapsed=True, is_dead=True)
     waiting = record.but(status=Status.PENDING, failures=failures)
     return store.move(waiting, rev=rev, lapsed=True, reason="worker_lost")
 

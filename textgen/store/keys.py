@@ -8,14 +8,21 @@ OUTBOX = "outbox"
 WATCH = "tasks:watch"
 #: The newest tasks: score = time of submit in milliseconds.
 CREATED = "tasks:created"
-#: The newest dead letters: a list of JSON objects, newest first.
+#: The dead letters: score = milliseconds since 1970 at which each arrived.
 DEAD = "tasks:dead"
+#: Tasks that failed for good and whose message is still to be put among the dead letters.
+DEADBOX = "tasks:deadbox"
 #: The workers that can be given work: score = milliseconds until when each is believed to live.
 WORKERS = "workers"
 #: Which worker's janitor works at the moment.
 LEADER = "janitor:leader"
 #: What the janitor did, by kind: a hash of counters.
 JANITOR_COUNTS = "janitor:counts"
+
+
+def dead_letter(letter_id: str) -> str:
+    """What is kept of one dead letter: a JSON string."""
+    return f"dead:{letter_id}"
 
 
 def record(task_id: str) -> str:

@@ -6,7 +6,6 @@ guards happens and removed afterwards, so that a crash in between leaves an entr
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from textgen.store import keys, scripts
@@ -40,6 +39,11 @@ class Schedule:
         if found and isinstance(found[0], (list, tuple)):
             found = [part for pair in found for part in pair]
         return [(found[i], str(found[i + 1])) for i in range(0, len(found), 2)]
+
+    def remove(self, task_id: str) -> None:
+        """Remove an entry, whatever its time."""
+        with translated():
+            self.store.client.zrem(self.key, task_id)
 
     def settle(self, task_id: str, score: str) -> None:
         """Remove an entry unless it was given another time since it was read."""
@@ -82,12 +86,3 @@ def count(store: Store, what: str, number: int = 1) -> None:
     """Add to the counter of something the janitor did."""
     with translated():
         store.client.hincrby(keys.JANITOR_COUNTS, what, number)
-
-
-def note_dead(store: Store, entry: dict[str, Any], at_most: int) -> None:
-    """Put a dead letter's summary at the head of the index, which keeps the newest `at_most`."""
-    with translated():
-        pipe = store.client.pipeline(transaction=False)
-        pipe.lpush(keys.DEAD, json.dumps(entry))
-        pipe.ltrim(keys.DEAD, 0, at_most - 1)
-        pipe.execute()

@@ -178,6 +178,7 @@ class Store:
         lapsed: bool = False,
         due_s: float = 0.0,
         reason: str = "",
+        is_dead: bool = False,
     ) -> Transition:
         """Carry out a transition: `record.status` and the rest of `record` are what is to hold.
 
@@ -188,12 +189,15 @@ class Store:
             lapsed: With `rev`: only while nobody renews the lease.
             due_s: Seconds before which no further attempt begins (PENDING).
             reason: Why the attempt's text is void (PENDING).
+            is_dead: Whether the message of the task belongs among the dead letters (FAILED).
         """
         guard, value = ("token", token) if token is not None else ("lapsed" if lapsed else "rev", rev)
         stamps = "finished_at updated_at" if record.status.is_terminal else "updated_at"
         before = []
         if record.status is Status.PENDING:
             before = [("ZADD", keys.OUTBOX, self.now_ms() + (due_s + UNCONFIRMED_S) * 1000, record.task_id)]
+        elif is_dead:
+            before = [("ZADD", keys.DEADBOX, self.now_ms(), record.task_id)]
         usage = json.dumps(record.usage.as_dict()) if record.usage else ""
         word, _, text = self._run(
             "transition",
