@@ -3,6 +3,7 @@
 import sys as _sys
 
 from textgen import broker as _broker
+from textgen import queues as _queues
 from textgen.settings import get_settings as _get_settings
 
 _settings = _get_settings()
@@ -23,7 +24,7 @@ result_accept_content = ["json"]
 task_serializer = "json"
 result_serializer = "json"
 
-task_queues = _broker.lanes(_settings)
+task_queues = _queues.lanes(_settings)
 task_default_queue = _settings.queue
 task_create_missing_queues = False
 task_default_delivery_mode = "persistent"

@@ -12,7 +12,7 @@ from celery import bootsteps, signals
 from celery.exceptions import WorkerShutdown
 from celery.worker import state as worker_state
 
-from textgen import attempt, broker, engines, logs
+from textgen import attempt, broker, engines, logs, queues, redis_transport
 from textgen.celery import app
 from textgen.errors import ConfigurationError, EngineError, StoreUnavailable
 from textgen.hooks import GenerateRequest
@@ -39,9 +39,11 @@ class Declare(bootsteps.StartStopStep):
 
     def start(self, c: Any) -> None:
         settings = get_settings()
+        if not queues.is_rabbitmq(settings):
+            redis_transport.survive_junk()
         try:
             attempt.persist(open_safe_store)
-            broker.declare(c.connection, settings)
+            queues.declare(c.connection, settings)
         except (ConfigurationError, attempt.HandBack) as exc:
             log.critical("worker cannot work", reason=str(exc))
             raise WorkerShutdown(EX_CONFIG) from exc
@@ -104,7 +106,8 @@ class Housekeeping(bootsteps.StartStopStep):
         if not self.is_connected:
             return
         schedules.present(open_store(), self.consumer.hostname, PRESENCE_S)
-        broker.renew_deliveries(self.consumer.task_consumer, get_settings())
+        if not queues.is_rabbitmq(get_settings()):
+            redis_transport.renew_deliveries(self.consumer.task_consumer)
 
 
 @signals.worker_shutting_down.connect

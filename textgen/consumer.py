@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 from celery.worker.consumer import Consumer
 
-from textgen import broker, messages
+from textgen import broker, messages, queues
 from textgen.errors import BrokerUnavailable, InvalidRequest
 from textgen.lifecycle import VERSION, is_task_id
 from textgen.settings import get_settings
@@ -159,18 +159,18 @@ class ScreeningConsumer(Consumer):
         headers = message.headers if isinstance(message.headers, dict) else {}
         log.error("message dead-lettered", reason=reason, task_id=_printable(headers.get("id")))
         settings = get_settings()
-        route = {"exchange": broker.dead_exchange(settings).name, "routing_key": settings.queue}
         origin = (message.delivery_info or {}).get("routing_key") or ""
+        route = {**queues.dead_route(settings), "routing_key": settings.queue}
         self._republish(message, route, {messages.REASON: reason, messages.ORIGIN: origin})
 
     def _leave(self, message: Any) -> None:
         """Leave a message of a newer version to newer workers, for a while at a time."""
         settings = get_settings()
         log.warning("message of a newer version left alone", task_id=_printable(message.headers.get("id")))
-        if not broker.is_rabbitmq(settings):
+        if not queues.is_rabbitmq(settings):
             self.timer.call_after(NEWER_WAIT_S, message.reject_log_error, (log, self.connection_errors, True))
             return
-        route = broker.wait_route(settings, NEWER_WAIT_S)
+        route = queues.wait_route(settings, NEWER_WAIT_S)
         self._republish(message, {**route, "routing_key": message.delivery_info["routing_key"]}, {})
 
     def _republish(self, message: Any, route: dict[str, Any], headers: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from textgen import broker, messages, outcomes
+from textgen import broker, messages, outcomes, queues
 from textgen.errors import BrokerUnavailable, InvalidRequest
 from textgen.lifecycle import Failure, Record, Status, is_task_id, iso_time, new_task_id
 from textgen.settings import Settings
@@ -62,8 +62,8 @@ class DeadLetters:
     def _arrivals(self) -> Any:
         if self._queue is None:
             self._connection = self.app.connection_for_read()
-            broker.declare(self._connection, self.settings)
-            self._queue = broker.dead_letters(self.settings)(self._connection.default_channel)
+            queues.declare(self._connection, self.settings)
+            self._queue = queues.dead_letters(self.settings)(self._connection.default_channel)
         return self._queue
 
     def _disconnect(self) -> None:
@@ -105,7 +105,7 @@ class DeadLetters:
             producer.publish(
                 message.body,
                 exchange="",
-                routing_key=broker.dead(self.settings).name,
+                routing_key=queues.dead(self.settings).name,
                 content_type=message.content_type or "application/octet-stream",
                 content_encoding=message.content_encoding or "binary",
                 headers={**kept, **noted, messages.ATTEMPTS: letter.attempts},

@@ -17,7 +17,7 @@ from celery.result import AsyncResult
 from celery.worker.request import Request
 from kombu.utils import json as kombu_json
 
-from textgen import broker, messages
+from textgen import broker, messages, queues
 from textgen.errors import BrokerUnavailable, DuplicateTask, InvalidRequest
 from textgen.lifecycle import Record, is_task_id, new_task_id
 from textgen.requests import GenerationRequest, parse_request
@@ -168,11 +168,11 @@ class GenerateTask(Task):
             StoreUnavailable: Redis did not answer.
         """
         settings, store = get_settings(), open_store()
-        if delay_s > 0 and not broker.is_rabbitmq(settings):
+        if delay_s > 0 and not queues.is_rabbitmq(settings):
             store.schedule(record.task_id, delay_s)
             return
         lane = settings.bulk_queue if record.lane == "bulk" else settings.queue
-        route = broker.wait_route(settings, delay_s) if delay_s > 0 else {"queue": lane}
+        route = queues.wait_route(settings, delay_s) if delay_s > 0 else {"queue": lane}
         self._publish(record, terms, {**route, "routing_key": lane}, {})
         store.unschedule(record.task_id)
 
@@ -191,7 +191,7 @@ class GenerateTask(Task):
         settings = get_settings()
         lane = settings.bulk_queue if record.lane == "bulk" else settings.queue
         headers = {messages.REASON: reason, messages.ORIGIN: lane, messages.ATTEMPTS: attempts}
-        self._publish(record, terms, {**broker.dead_route(settings), "routing_key": lane}, headers)
+        self._publish(record, terms, {**queues.dead_route(settings), "routing_key": lane}, headers)
 
     def _publish(self, record: Record, terms: Terms, route: dict[str, Any], headers: dict[str, Any]) -> None:
         """Publish a task's message once, confirmed and bounded in time."""

@@ -1,0 +1,73 @@
+"""What kombu's Redis transport needs in a worker: its deliveries kept, and junk not fatal."""
+
+from __future__ import annotations
+
+import base64
+import time
+import uuid
+from typing import Any
+
+from kombu.transport import redis as transport
+from kombu.utils.json import loads
+
+
+def renew_deliveries(task_consumer: Any) -> None:
+    """Keep Redis from delivering again what this worker holds.
+
+    The transport gives a message to another worker when its entry in `unacked_index` is older than
+    the visibility time-out, running or not.
+    """
+    channel = task_consumer.channel
+    held = list(channel.qos._delivered)
+    if held:
+        with channel.conn_or_acquire() as client:
+            client.zadd(channel.unacked_index_key, dict.fromkeys(held, time.time()), xx=True)
+
+
+def survive_junk() -> None:
+    """Have the transport take what is no message for one, which then can be dead-lettered.
+
+    Its own reader raises out of the worker's main loop, which ends the worker.
+    """
+    transport.loads = _loads
+
+
+def _loads(item: Any) -> Any:
+    try:
+        message = loads(item)
+        if _is_message(message) or _is_unacknowledged(message):
+            return message
+    except (ValueError, TypeError, RecursionError):
+        pass
+    raw = item.encode(errors="surrogateescape") if isinstance(item, str) else bytes(item)
+    return {
+        "body": base64.b64encode(raw).decode(),
+        "content-type": "application/octet-stream",
+        "content-encoding": "binary",
+        "headers": {},
+        "properties": {
+            "body_encoding": "base64",
+            "delivery_tag": str(uuid.uuid4()),
+            "delivery_info": {"exchange": "", "routing_key": ""},
+            "delivery_mode": 2,
+            "priority": 0,
+        },
+    }
+
+
+def _is_unacknowledged(entry: Any) -> bool:
+    """Whether it is what the transport keeps of a delivered message: message, exchange, routing key."""
+    return isinstance(entry, list) and len(entry) == 3 and _is_message(entry[0])
+
+
+def _is_message(message: Any) -> bool:
+    if not isinstance(message, dict):
+        return False
+    properties = message.get("properties")
+    return (
+        isinstance(message.get("body"), str)
+        and isinstance(message.get("headers"), dict)
+        and isinstance(properties, dict)
+        and isinstance(properties.get("delivery_tag"), str)
+        and isinstance(properties.get("delivery_info"), dict)
+    )
