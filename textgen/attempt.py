@@ -182,10 +182,9 @@ class _Attempt:
 
     def _append(self, chunk: Chunk) -> bool:
         """Add a chunk to the log; False if the attempt has to stop."""
-        if not chunk.text:
-            return True
-        self.text.append(chunk.text)
-        self.unwritten.append(chunk)
+        if chunk.text:
+            self.text.append(chunk.text)
+            self.unwritten.append(chunk)
         if self.running.overrun_s > 0:
             self.worker.heartbeat.end(self.running, outcomes.ATTEMPT_TIMEOUT)
             return False

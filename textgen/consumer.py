@@ -187,6 +187,7 @@ class ScreeningConsumer(Consumer):
                     content_encoding=message.content_encoding or "binary",
                     headers={**kept, **headers},
                     retry=False,
+                    mandatory=True,
                     delivery_mode=2,
                     confirm_timeout=settings.publish_timeout_s,
                     **route,

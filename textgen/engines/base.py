@@ -40,6 +40,7 @@ class EngineRequest:
 class Chunk:
     """A piece of text, in order."""
 
+    #: May be empty: a sign of life, at which a cancel can act.
     text: str
     #: Tokens that the piece stands for.
     tokens: int = 1
