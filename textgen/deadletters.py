@@ -47,7 +47,7 @@ class DeadLetters:
         """
         try:
             for _ in range(AT_ONCE):
-                message = self._arrivals().get(no_ack=False)
+                message = self._take()
                 if message is None:
                     return
                 self._bury(message)
@@ -58,6 +58,13 @@ class DeadLetters:
         except broker.ERRORS as exc:
             self._disconnect()
             raise BrokerUnavailable(f"dead letters cannot be read ({type(exc).__name__})") from exc
+
+    def _take(self) -> Any:
+        """The next arrival, or None. `Queue.get` would raise for one that cannot be decoded."""
+        queue = self._arrivals()
+        message = queue.channel.basic_get(queue=queue.name, no_ack=False)
+        convert = getattr(queue.channel, "message_to_python", None)
+        return convert(message) if message is not None and convert is not None else message
 
     def _arrivals(self) -> Any:
         if self._queue is None:

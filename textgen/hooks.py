@@ -11,19 +11,23 @@ import uuid
 from datetime import UTC, datetime
 from typing import Any
 
+import structlog
+from billiard.exceptions import WorkerLostError
 from celery import Task
 from celery.app.task import Context
 from celery.result import AsyncResult
 from celery.worker.request import Request
 from kombu.utils import json as kombu_json
 
-from textgen import broker, messages, queues
-from textgen.errors import BrokerUnavailable, DuplicateTask, InvalidRequest
+from textgen import broker, messages, outcomes, queues
+from textgen.errors import BrokerUnavailable, DuplicateTask, InvalidRequest, StoreUnavailable
 from textgen.lifecycle import Record, is_task_id, new_task_id
 from textgen.requests import GenerationRequest, parse_request
 from textgen.settings import get_settings
 from textgen.store import open_safe_store, open_store
 from textgen.store.answers import Terms
+
+log = structlog.get_logger(__name__)
 
 #: What Flower, `inspect` and logs show instead of arguments.
 HIDDEN = "<hidden>"
@@ -43,6 +47,15 @@ class GenerateRequest(Request):
     def token(self) -> str:
         """The fencing token of this delivery."""
         return str(self._request_dict["token"])
+
+    def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
+        """End the attempt of a child that died at once, instead of when its lease has run out."""
+        if isinstance(exc_info.exception, WorkerLostError):
+            try:
+                outcomes.lose(open_store(), get_settings(), self.id, self.token)
+            except StoreUnavailable as exc:
+                log.warning("lost attempt not ended: its lease will lapse", task_id=self.id, reason=str(exc))
+        return super().on_failure(exc_info, *args, **kwargs)
 
     def info(self, safe: bool = False) -> dict[str, Any]:
         """Describe the request for `inspect` and Flower, arguments always hidden."""

@@ -7,7 +7,6 @@ down why a message became a dead letter. It only ever acts on what the store's s
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ import structlog
 from textgen import deadletters, outcomes, stuck
 from textgen.errors import BrokerUnavailable, ConfigurationError, StoreUnavailable
 from textgen.lifecycle import VERSION, Status
+from textgen.logs import outline
 from textgen.settings import Settings
 from textgen.store import Store, keys, schedules
 from textgen.store.answers import Control, Moved
@@ -32,6 +32,8 @@ ROUND_S = 0.5
 LEAD_MS = 5_000
 #: Rounds between two looks for dead letters, and between two trims of the index.
 DEAD_ROUNDS, TRIM_ROUNDS = 4, 120
+#: Seconds until the next round after one that failed.
+PAUSE_S = 1.0
 #: Seconds until a publish that failed is tried again.
 AGAIN_S = 5.0
 
@@ -181,4 +183,7 @@ class Rounds:
                 janitor.round()
             except (StoreUnavailable, BrokerUnavailable, ConfigurationError) as exc:
                 log.warning("janitor waits", reason=str(exc))
-                time.sleep(1.0)
+                self._stopped.wait(PAUSE_S)
+            except Exception as exc:  # noqa: BLE001 - one bad entry must not end all housekeeping
+                log.error("janitor stumbled", where=outline(exc))
+                self._stopped.wait(PAUSE_S)

@@ -85,6 +85,22 @@ def lapse(store: Store, settings: Settings, record: Record, rev: str) -> Transit
     return store.move(waiting, rev=rev, lapsed=True, reason="worker_lost")
 
 
+def lose(store: Store, settings: Settings, task_id: str, token: str) -> None:
+    """Take note, with the attempt's own token, that the process which ran it is gone."""
+    record = store.get(task_id)
+    if record is None or record.status is not Status.PROCESSING:
+        return
+    failures = record.failures + 1
+    if failures >= settings.max_attempts:
+        ended = with_partial(store, failed(record.but(failures=failures), WORKER_LOST))
+        store.move(ended, token=token, is_dead=True)
+        store.discard(task_id)
+    else:
+        wait_s = retry_delay_s(settings, failures)
+        waiting = record.but(status=Status.PENDING, failures=failures)
+        store.move(waiting, token=token, due_s=wait_s, reason="worker_lost")
+
+
 def with_partial(store: Store, record: Record) -> Record:
     """The record with the text that its last attempt had added to the log."""
     return record.but(result=text_of(store, record.task_id, record.attempt) or None)
