@@ -50,7 +50,8 @@ class GenerateRequest(Request):
 
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
         """End the attempt of a child that died at once, instead of when its lease has run out."""
-        if isinstance(exc_info.exception, WorkerLostError):
+        lost = getattr(exc_info.exception, "exc", exc_info.exception)
+        if isinstance(lost, WorkerLostError):
             try:
                 outcomes.lose(open_store(), get_settings(), self.id, self.token)
             except StoreUnavailable as exc:
