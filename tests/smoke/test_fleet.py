@@ -143,7 +143,7 @@ def test_a_worker_of_one_slot_holds_one_task_per_lane(
 
         shared = dict.fromkeys(LANES.values(), (WORKERS, waiting))
         wait_until(
-            lambda: held(rabbitmq, vhost) == shared, PATIENCE_S, f"{held(rabbitmq, vhost)} is {shared}"
+            lambda: held(rabbitmq, vhost) == shared, PATIENCE_S, "each worker holds one task of each lane"
         )
 
         consumers = rabbitmq.ctl("list_consumers", "-p", vhost, "-q", "queue_name", "prefetch_count")
