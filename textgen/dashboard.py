@@ -51,6 +51,7 @@ def restrict(sender: Any, **_: Any) -> None:
         if refusal:
             sys.exit(refusal)
     sender.backend_cls = DiscreetBackend
+    options.format_task = options.format_task or _say_hidden
 
 
 def refuse(address: str, basic_auth: list[str] | None, auth: str) -> str | None:
@@ -68,6 +69,13 @@ def refuse(address: str, basic_auth: list[str] | None, auth: str) -> str | None:
         "--basic-auth=USER:PASSWORD (or FLOWER_BASIC_AUTH) or --auth, or leave out --address to "
         f"listen on {LOOPBACK} only."
     )
+
+
+def _say_hidden(task: Any) -> Any:
+    """Name as hidden the result of an event, of which nothing but dots is left."""
+    if task.result is not None:
+        task.result = HIDDEN
+    return task
 
 
 def _is_loopback(address: str) -> bool:

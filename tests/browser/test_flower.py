@@ -130,7 +130,9 @@ def test_the_page_of_a_task_shows_neither_prompt_nor_result(watched: Watched, br
         page = browser.find_element(By.TAG_NAME, "body").text
         assert task_id in page
         assert state in page
-        assert "<hidden>" in page
+        assert page.count("<hidden>") == (3 if state == "SUCCESS" else 2), (
+            "arguments by place and name, result"
+        )
         watched.assert_hidden(browser.page_source)
 
 
@@ -148,7 +150,7 @@ def test_the_page_of_a_worker_shows_no_secrets(watched: Watched, env: Environmen
 def test_what_the_pages_are_made_from_shows_neither(watched: Watched) -> None:
     found = rows(watched.flower)
 
-    assert len(found) == len(watched.states)
+    assert len(found) >= len(watched.states)
     watched.assert_hidden(json.dumps(found, ensure_ascii=False))
 
 
