@@ -10,8 +10,8 @@ from amqp.exceptions import AMQPError
 from kombu.exceptions import KombuError, OperationalError
 from redis.exceptions import RedisError
 
+from textgen import queues
 from textgen.errors import BrokerUnavailable
-from textgen.queues import is_rabbitmq
 from textgen.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ ERRORS = (KombuError, AMQPError, RedisError, OSError)
 def transport_options(settings: Settings) -> dict[str, Any]:
     """The transport's options: every step of a publish bounded, nothing repeated blindly."""
     timeout = settings.publish_timeout_s
-    if is_rabbitmq(settings):
+    if queues.is_rabbitmq(settings):
         return {
             "confirm_publish": True,
             "read_timeout": timeout,
@@ -55,7 +55,7 @@ def transport_options(settings: Settings) -> dict[str, Any]:
 
 def transport_priority(settings: Settings, priority: int) -> int:
     """Map a priority (9 most urgent) to the broker's: Redis serves 0 first."""
-    return priority if is_rabbitmq(settings) else 9 - priority
+    return priority if queues.is_rabbitmq(settings) else 9 - priority
 
 
 @contextmanager
@@ -103,7 +103,7 @@ def _reason(exc: BaseException) -> str:
 
 def limits(connection: Any, settings: Settings) -> list[str]:
     """What the broker at hand cannot do, a sentence each."""
-    if not is_rabbitmq(settings):
+    if not queues.is_rabbitmq(settings):
         return []
     properties = getattr(connection.connection, "server_properties", {}) or {}
     version = str(properties.get("version", "0"))
@@ -125,6 +125,21 @@ def reach(app: Celery, settings: Settings) -> None:
         with app.connection_for_read() as connection:
             connection.ensure_connection(max_retries=1, timeout=settings.publish_timeout_s)
             connection.default_channel  # noqa: B018 - opening a channel is the question
+    except ERRORS as exc:
+        raise BrokerUnavailable(f"the broker cannot be reached ({type(exc).__name__})") from exc
+
+
+def purge_dead(app: Celery, settings: Settings) -> None:
+    """Delete all messages of the queue of dead letters.
+
+    Raises:
+        BrokerUnavailable: The broker does not answer.
+    """
+    try:
+        with app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, timeout=settings.publish_timeout_s)
+            queues.dead(settings)(connection.default_channel).declare()
+            connection.default_channel.queue_purge(queues.dead(settings).name)
     except ERRORS as exc:
         raise BrokerUnavailable(f"the broker cannot be reached ({type(exc).__name__})") from exc
 

@@ -10,7 +10,21 @@ import time
 from typing import Any, Self
 
 from textgen import direct
-from textgen.direct import Overview, cancel, get, health, overview, recent, stream, submit, wait
+from textgen.direct import (
+    Overview,
+    cancel,
+    dead_letter,
+    dead_letters,
+    get,
+    health,
+    overview,
+    purge_dead_letters,
+    recent,
+    replay,
+    stream,
+    submit,
+    wait,
+)
 from textgen.errors import WaitTimeout
 from textgen.requests import parse_request
 
@@ -19,10 +33,14 @@ __all__ = [
     "TextGenerationClient",
     "TextGenerationProducer",
     "cancel",
+    "dead_letter",
+    "dead_letters",
     "get",
     "health",
     "overview",
+    "purge_dead_letters",
     "recent",
+    "replay",
     "stream",
     "submit",
     "wait",

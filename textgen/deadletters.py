@@ -162,8 +162,15 @@ def _letter(message: Any, headers: dict[str, Any], now_ms: float) -> DeadLetter:
         at=iso_time(now_ms),
         attempts=history if isinstance(history, list) else [],
         trace_id=headers["root_id"] if is_task_id(headers.get("root_id")) else None,
+        owner=_owner(headers),
         request=_request(message),
     )
+
+
+def _owner(headers: dict[str, Any]) -> str:
+    header = headers.get(messages.HEADER)
+    owner = header.get("owner") if isinstance(header, dict) else None
+    return owner if isinstance(owner, str) else "default"
 
 
 def _request(message: Any) -> dict[str, Any] | None:

@@ -12,15 +12,17 @@ from textgen import broker, outcomes
 from textgen.errors import (
     BrokerUnavailable,
     ConfigurationError,
+    InvalidRequest,
     StoreUnavailable,
     TaskFinished,
     UnknownTask,
 )
 from textgen.lifecycle import Event, Record, Status, is_task_id, new_task_id
-from textgen.requests import GenerationRequest
+from textgen.requests import GenerationRequest, parse_request
 from textgen.settings import get_settings
-from textgen.store import open_safe_store, open_store, schedules
+from textgen.store import graveyard, open_safe_store, open_store, schedules
 from textgen.store.answers import Moved
+from textgen.store.graveyard import DeadLetter
 from textgen.store.subscriber import follow, wait_until_terminal
 
 #: How many of the newest tasks `overview` counts by status.
@@ -158,3 +160,50 @@ def health() -> dict[str, str | None]:
         found["store"] = str(exc)
         found["worker"] = "not known without the store"
     return found
+
+
+def dead_letters(limit: int = 50) -> list[DeadLetter]:
+    """The newest dead letters, newest first."""
+    return graveyard.newest(open_store(), limit)
+
+
+def dead_letter(letter_id: str) -> DeadLetter:
+    """One dead letter.
+
+    Raises:
+        UnknownTask: There is none of this id.
+    """
+    letter = graveyard.find(open_store(), _known(letter_id))
+    if letter is None:
+        raise UnknownTask(f"there is no dead letter {letter_id}")
+    return letter
+
+
+def replay(letter_id: str) -> Record:
+    """Submit what a dead letter asked for as a new task, whose `replay_of` names the letter.
+
+    Raises:
+        UnknownTask: There is none of this id.
+        InvalidRequest: Its message held no valid request, or none that is valid today.
+        StoreUnavailable, BrokerUnavailable: Nothing was queued.
+    """
+    from textgen.tasks import generate
+
+    letter = dead_letter(letter_id)
+    if letter.request is None:
+        reason = "its message held no valid request, so there is nothing to replay"
+        raise InvalidRequest.of({"field": "id", "reason": reason})
+    options = {"replay_of": letter.id, "owner": letter.owner}
+    return generate.accept(parse_request(letter.request), new_task_id(), options)
+
+
+def purge_dead_letters() -> int:
+    """Delete all dead letters; returns how many the index had.
+
+    Raises:
+        StoreUnavailable, BrokerUnavailable: One of them did not answer.
+    """
+    from textgen.celery import app
+
+    broker.purge_dead(app, get_settings())
+    return graveyard.clear(open_store())

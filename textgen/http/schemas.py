@@ -23,6 +23,12 @@ class WaitQuery(NoParameters):
     )
 
 
+class LimitQuery(NoParameters):
+    """How many to list."""
+
+    limit: int = Field(50, ge=1, le=1000, description="How many at the most.")
+
+
 class TaskPath(BaseModel):
     """The id in the path. Whether it is one is the client's to say: a malformed id is an unknown one."""
 
@@ -126,3 +132,28 @@ class Ready(BaseModel):
 
     status: Literal["ready"]
     parts: dict[str, str | None] = Field(description="Part → what is wrong with it, here always null.")
+
+
+class DeadLetterItem(BaseModel):
+    """A message that was no task, or a task that failed in every attempt allowed."""
+
+    id: str = Field(description="The task's id, or one of its own.")
+    reason: str = Field(description="Why it is a dead letter.")
+    queue: str = Field(description="The queue it came from.")
+    at: str = Field(description="Since when; ISO 8601, UTC.")
+    attempts: list[dict[str, Any]] = Field(description="What became of each attempt.")
+    trace_id: str | None = Field(description="Id of the outermost task that led here.")
+    owner: str = Field(description="Whose task it was.")
+    request: dict[str, Any] | None = Field(description="What it asked for; null where it was not valid.")
+
+
+class DeadLetterList(BaseModel):
+    """The newest dead letters."""
+
+    data: list[DeadLetterItem]
+
+
+class Purged(BaseModel):
+    """How many were deleted."""
+
+    purged: int

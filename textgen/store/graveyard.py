@@ -36,6 +36,8 @@ class DeadLetter:
     attempts: list[dict[str, Any]] = field(default_factory=list)
     #: Id of the trace or of the outermost task that led here.
     trace_id: str | None = None
+    #: Whose task it was.
+    owner: str = "default"
     #: The arguments of `generate`; None where the message held no valid ones.
     request: dict[str, Any] | None = None
 
