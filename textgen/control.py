@@ -18,32 +18,27 @@ from textgen.store import open_store
 class CancellingControl(Control):
     """Celery's remote control, with cancels that last."""
 
-    def revoke(
-        self,
-        task_id: str | list[str],
-        destination: Any = None,
-        terminate: bool = False,
-        signal: str = "SIGTERM",
-        **kwargs: Any,
-    ) -> Any:
-        """Cancel one task or several, then tell the workers.
+    def broadcast(self, command: str, arguments: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Send a command to the workers; a revoke or terminate cancels its tasks first.
+
+        Nothing is terminated for tasks of ours: the engine stops at its next chunk in every pool, and
+        to kill a child would take other work with it.
 
         Args:
-            task_id: Whose; ids that are no task of ours are only broadcast.
-            destination: Worker names to tell; None for all.
-            terminate: Not passed on: the engine stops at its next chunk in every pool, and killing
-                a child would take other work with it.
-            signal: Unused.
+            command: The command's name.
+            arguments: Its arguments.
+            *args: As for Celery's.
             **kwargs: As for Celery's.
-        """
-        ids = [task_id] if isinstance(task_id, str) else list(task_id)
-        ours = [one for one in ids if is_task_id(one)]
-        for one in ours:
-            outcomes.cancel(open_store(), one)
-        return super().revoke(
-            task_id, destination=destination, terminate=terminate and not ours, signal=signal, **kwargs
-        )
 
-    def terminate(self, task_id: str, destination: Any = None, signal: str = "SIGTERM", **kwargs: Any) -> Any:
-        """Cancel a task; see `revoke`."""
-        return self.revoke(task_id, destination=destination, terminate=True, signal=signal, **kwargs)
+        Raises:
+            StoreUnavailable: Redis did not answer; the tasks go on.
+        """
+        if command in ("revoke", "terminate"):
+            given = dict(arguments or {})
+            ids = given.get("task_id")
+            ours = [one for one in ([ids] if isinstance(ids, str) else ids or []) if is_task_id(one)]
+            for one in ours:
+                outcomes.cancel(open_store(), one)
+            if ours:
+                command, arguments = "revoke", {**given, "terminate": False}
+        return super().broadcast(command, arguments, *args, **kwargs)
