@@ -161,6 +161,26 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     assert (done.returncode, done.stdout) == (0, "length\n"), done.stderr
 
 
+def test_each_forked_child_sets_up_an_engine_of_its_own() -> None:
+    done = run(
+        """
+from textgen.engines import get_engine
+os.environ |= {"TEXTGEN_LOCAL_MODEL": sys.argv[1], "TEXTGEN_LOCAL_CONTEXT": "512"}
+mock = get_engine("mock")
+pids = []
+for _ in range(2):
+    pids.append(os.fork())
+    if not pids[-1]:
+        assert get_engine("mock") is not mock
+        assert get_engine("local") is get_engine("local")
+        print(answer(get_engine("local"), request()).finish.reason, flush=True)
+        os._exit(0)
+print(*(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids))
+"""
+    )
+    assert (done.returncode, done.stdout) == (0, "length\nlength\n0 0\n"), done.stderr
+
+
 def test_under_gevent_other_greenlets_run_while_it_generates() -> None:
     done = run(
         """

