@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import subprocess
 import sys
@@ -70,10 +71,20 @@ def test_a_text_that_fills_the_context_ends_with_reason_length(engine: LocalEngi
     assert usage.prompt_tokens + usage.completion_tokens <= 257
 
 
-def test_what_is_over_the_slots_waits_and_can_be_closed(engine: LocalEngine) -> None:
+def test_a_character_of_several_tokens_comes_whole_with_their_number(engine: LocalEngine) -> None:
+    found = answer(engine, request("Translate into Chinese: good morning", max_tokens=40, temperature=0.0))
+    assert found.finish.usage.completion_tokens == 40
+    assert max(chunk.tokens for chunk in found.chunks) > 1
+    assert 40 - 2 <= sum(chunk.tokens for chunk in found.chunks) <= 40
+    assert "\ufffd" not in found.text
+
+
+def test_what_is_over_the_slots_waits_outside_the_runtime(engine: LocalEngine) -> None:
     with closing(begun(engine, request("Tell a long story.", max_tokens=200))):
+        running = _thread._count()
         waiting = pieces_of(engine, request())
         assert next(waiting) == PULSE
+        assert _thread._count() <= running
         waiting.close()
     assert answer(engine, request()).text
 
