@@ -9,7 +9,8 @@ from textgen.client import TextGenerationClient, TextGenerationProducer
 from textgen.errors import InvalidRequest, UnknownTask, WaitTimeout
 from textgen.lifecycle import new_task_id
 
-SLOW = {"mock": {"delay_s": 0.2, "tokens": 1000}}
+#: Long enough to be waited for in vain, and soon out of the way of other tests.
+SLOW = {"mock": {"delay_s": 0.2, "tokens": 15}}
 
 
 @pytest.fixture(scope="module", params=["direct", "http"])
