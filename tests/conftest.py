@@ -21,6 +21,7 @@ A server that is missing fails the test with a message; it is never skipped.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -33,6 +34,8 @@ from tests.programs import WebProcess, WorkerProcess
 from tests.services import PrivateRabbitMQ, PrivateRedis, PrivateValkey
 
 environment.enter_live()
+# A shell's background job ignores Ctrl-C, and so would all that is started from here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_unconfigure() -> None:
