@@ -1,0 +1,193 @@
+"""The store's transitions: what an attempt without the token can do, which is nothing."""
+
+import calendar
+import json
+import time
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from tests.processes import wait_until
+from tests.services import PrivateRedis
+from textgen import outcomes
+from textgen.lifecycle import Failure, Record, Status, Usage, new_task_id
+from textgen.messages import Delivery
+from textgen.settings import Settings
+from textgen.store import Store, keys, log
+from textgen.store.answers import Claimed, Moved, Terms, Verdict
+from textgen.store.connection import connect
+
+LEASE_S = 0.2
+
+
+@pytest.fixture
+def store(redis_server: PrivateRedis) -> Iterator[Store]:
+    client = connect(Settings(redis_url=redis_server.url_of(redis_server.new_database())))
+    yield Store(client, LEASE_S)
+    client.close()
+
+
+@pytest.fixture
+def delivery(store: Store) -> Delivery:
+    """A task that was accepted, as a worker receives it."""
+    submitted = store.submit(Record(new_task_id(), prompt="hello"), Terms(60_000, 0, "print"), 600)
+    return Delivery(submitted.record, submitted.terms)
+
+
+def claim(store: Store, delivery: Delivery, token: str, record: Record | None = None) -> Record:
+    taken = store.claim(record or delivery.record, delivery.terms, token, "worker")
+    assert taken.outcome is Claimed.TAKEN
+    return taken.record
+
+
+def take_over(store: Store, delivery: Delivery, token: str) -> Record:
+    """Wait until the first attempt's lease has lapsed, note it, and claim as the second."""
+    task_id = delivery.record.task_id
+    wait_until(lambda: store.control(task_id).lease_ms <= store.now_ms(), 5, "the lease lapses")
+    moved = outcomes.lapse(store, Settings(), store.get(task_id), store.control(task_id).rev)
+    assert moved.outcome is Moved.OK
+    return claim(store, delivery, token, moved.record)
+
+
+def completed(record: Record, text: str) -> Record:
+    return record.but(status=Status.COMPLETED, result=text, usage=Usage(1, 1), finish_reason="stop")
+
+
+@pytest.mark.parametrize("chunks_of_first", [0, 1, 2])
+@pytest.mark.parametrize("steps_of_second", ["claims", "writes", "completes", "fails", "waits for a retry"])
+def test_a_stopped_attempt_that_goes_on_after_another_took_over_changes_nothing(
+    store: Store, delivery: Delivery, chunks_of_first: int, steps_of_second: str
+) -> None:
+    task_id = delivery.record.task_id
+    first = claim(store, delivery, "first")
+    for number in range(chunks_of_first):
+        assert store.append(task_id, "first", number, f"a{number}") is Verdict.OK
+    second = take_over(store, delivery, "second")
+    if steps_of_second != "claims":
+        store.append(task_id, "second", 0, "b0")
+    if steps_of_second == "completes":
+        store.move(completed(second, "b0"), token="second")
+    elif steps_of_second == "fails":
+        store.move(outcomes.failed(second, Failure("x", "y")), token="second")
+    elif steps_of_second == "waits for a retry":
+        store.move(second.but(status=Status.PENDING), token="second", reason="retry")
+    before = store.client.get(keys.record(task_id)), log.read(store, task_id)
+
+    assert store.append(task_id, "first", chunks_of_first, "late") is not Verdict.OK
+    assert store.renew(task_id, "first") is not Verdict.OK
+    assert store.move(completed(first, "late"), token="first").outcome is not Moved.OK
+    assert store.move(first.but(status=Status.PENDING), token="first").outcome is not Moved.OK
+
+    assert (store.client.get(keys.record(task_id)), log.read(store, task_id)) == before
+
+
+def test_the_text_of_the_attempt_that_completed_is_the_record(store: Store, delivery: Delivery) -> None:
+    task_id = delivery.record.task_id
+    claim(store, delivery, "first")
+    store.append(task_id, "first", 0, "void")
+    second = take_over(store, delivery, "second")
+    store.append(task_id, "second", 0, "good ")
+    store.append(task_id, "second", 1, "text")
+    store.move(completed(second, "good text"), token="second")
+    assert log.text_of(store, task_id, 2) == store.get(task_id).result == "good text"
+    kinds = [event.type for event in log.read(store, task_id)]
+    assert kinds.count("reset") == 1
+
+
+def test_a_repeated_append_whose_answer_was_lost_adds_nothing(store: Store, delivery: Delivery) -> None:
+    claim(store, delivery, "token")
+    for _ in range(3):
+        assert store.append(delivery.record.task_id, "token", 0, "once") is Verdict.OK
+    assert log.text_of(store, delivery.record.task_id, 1) == "once"
+
+
+def test_a_live_lease_is_never_taken_over(store: Store, delivery: Delivery) -> None:
+    claim(store, delivery, "first")
+    busy = store.claim(delivery.record, delivery.terms, "second", "worker")
+    assert busy.outcome is Claimed.BUSY
+    assert 0 < busy.wait_s <= LEASE_S
+    control = store.control(delivery.record.task_id)
+    moved = outcomes.lapse(store, Settings(), store.get(delivery.record.task_id), control.rev)
+    assert moved.outcome is Moved.ALIVE
+
+
+def test_a_terminal_record_never_changes(store: Store, delivery: Delivery) -> None:
+    task_id = delivery.record.task_id
+    record = claim(store, delivery, "token")
+    assert store.move(completed(record, "text"), token="token").outcome is Moved.OK
+    before = store.client.get(keys.record(task_id))
+    assert outcomes.cancel(store, task_id).outcome is Moved.ENDED
+    assert store.move(outcomes.failed(record, Failure("x", "y")), token="token").outcome is Moved.ENDED
+    assert store.claim(delivery.record, delivery.terms, "again", "worker").outcome is Claimed.ENDED
+    assert store.refuse(task_id) is False
+    assert store.client.get(keys.record(task_id)) == before
+
+
+def test_a_cancel_keeps_what_was_written_and_lets_nothing_follow(store: Store, delivery: Delivery) -> None:
+    task_id = delivery.record.task_id
+    record = claim(store, delivery, "token")
+    store.append(task_id, "token", 0, "some ", tokens=2, prompt_tokens=3)
+    cancelled = outcomes.cancel(store, task_id).record
+    assert (cancelled.status, cancelled.result) == (Status.CANCELLED, "some ")
+    assert cancelled.usage == Usage(3, 2)
+    assert store.append(task_id, "token", 1, "more") is Verdict.CANCELLED
+    assert store.move(completed(record, "all"), token="token").outcome is Moved.ENDED
+
+
+def test_a_refused_submit_leaves_no_record_and_its_message_never_runs(
+    store: Store, delivery: Delivery
+) -> None:
+    assert store.refuse(delivery.record.task_id) is True
+    assert store.get(delivery.record.task_id) is None
+    assert store.client.zcard(keys.OUTBOX) == 0
+    assert store.claim(delivery.record, delivery.terms, "token", "worker").outcome is Claimed.ENDED
+
+
+def test_a_submit_that_already_runs_is_not_refused(store: Store, delivery: Delivery) -> None:
+    claim(store, delivery, "token")
+    assert store.refuse(delivery.record.task_id) is False
+    assert store.get(delivery.record.task_id).status is Status.PROCESSING
+
+
+def test_a_task_that_redis_lost_is_rebuilt_from_its_message(store: Store, delivery: Delivery) -> None:
+    store.client.flushdb()
+    record = claim(store, delivery, "token")
+    assert (record.prompt, record.attempt, record.created_at) == ("hello", 1, delivery.record.created_at)
+    states = [event.data["status"] for event in log.read(store, record.task_id)]
+    assert states == ["PENDING", "PROCESSING"]
+
+
+def test_every_key_of_a_task_expires_at_every_step(store: Store, delivery: Delivery) -> None:
+    def check(client: redis.Redis) -> None:
+        names = client.keys("*task:*")
+        assert len(names) == 3
+        assert all(client.ttl(name) > 0 for name in names)
+
+    task_id = delivery.record.task_id
+    check(store.client)
+    record = claim(store, delivery, "token")
+    store.append(task_id, "token", 0, "text")
+    check(store.client)
+    moved = store.move(record.but(status=Status.PENDING), token="token", reason="retry")
+    check(store.client)
+    record = claim(store, delivery, "next", moved.record)
+    store.move(completed(record, "text"), token="next")
+    check(store.client)
+    assert store.client.ttl(keys.record(task_id)) <= 60
+
+
+def test_the_same_id_is_accepted_once_and_refused_for_another_request(store: Store) -> None:
+    record, terms = Record(new_task_id(), prompt="hello"), Terms(1000, 0, "print")
+    assert store.submit(record, terms, 60).terms is not None
+    again = store.submit(record, terms, 60)
+    assert (again.terms, again.is_clash) == (None, False)
+    assert store.submit(record, Terms(1000, 0, "other"), 60).is_clash
+
+
+def test_times_are_those_of_redis_in_iso_8601(store: Store, delivery: Delivery) -> None:
+    seconds, micros = store.client.time()
+    created = time.strptime(delivery.record.created_at, "%Y-%m-%dT%H:%M:%S.%fZ")
+    assert abs(calendar.timegm(created) - seconds - micros / 1e6) < 5
+    stored = json.loads(store.client.get(keys.record(delivery.record.task_id)))
+    assert stored["created_at"] == stored["updated_at"] < stored["deadline"]
