@@ -48,10 +48,6 @@ class GenerationFailed(TextgenError):
     """The task ended in FAILED; the message is the record's error."""
 
 
-class GenerationCancelled(TextgenError):
-    """The task was cancelled, so it has no complete text."""
-
-
 class WaitTimeout(TextgenError):
     """The task was not terminal when the wait was over; it goes on, and can be read later."""
 

@@ -14,7 +14,6 @@ from typing import Any
 import structlog
 from billiard.exceptions import WorkerLostError
 from celery import Task
-from celery.app.task import Context
 from celery.result import AsyncResult
 from celery.worker.request import Request
 from kombu.utils import json as kombu_json
@@ -269,8 +268,3 @@ def _due_s(options: dict[str, Any]) -> float:
     """Seconds before which no attempt may begin, from Celery's `countdown` and `eta`."""
     moment = options.get("eta") if options.get("countdown") is None else options["countdown"]
     return max(0.0, _seconds_until(moment)) if moment is not None else 0.0
-
-
-def token_of(request: Context | None) -> str | None:
-    """The fencing token of a request, in whichever process it is looked at."""
-    return getattr(request, "token", None) if request is not None else None
