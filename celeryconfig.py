@@ -52,6 +52,10 @@ worker_cancel_long_running_tasks_on_connection_loss = False
 worker_enable_prefetch_count_reduction = False
 worker_proc_alive_timeout = 30.0
 
+#: Workers that were given one name twice share the queue of their commands, instead of the second one
+#: stopping at its start.
+control_queue_exclusive = False
+
 #: Events nobody reads expire, so that an absent dashboard fills nothing.
 event_queue_ttl = 5.0
 event_queue_expires = 60.0
