@@ -93,9 +93,9 @@ class Janitor:
         if control is None or record is None or record.status.is_terminal or record.v > VERSION:
             self.outbox.settle(task_id, score)
             return True
-        if record.status is Status.PROCESSING:
-            # Its attempt lives, or the watch will find that it does not.
-            self.outbox.settle(task_id, score)
+        if record.status is Status.PROCESSING and control.lease_ms > self.store.now_ms():
+            # Its attempt lives: a claim makes sense when its lease has run out.
+            self.outbox.postpone(task_id, control.lease_ms + 1)
             return True
         self.outbox.postpone(task_id, self.store.now_ms() + AGAIN_S * 1000)
         try:
