@@ -22,7 +22,8 @@ def open_store() -> Store:
     if store is None:
         with _stores_lock:
             settings = get_settings()
-            store = _stores.setdefault(os.getpid(), Store(connect(settings), settings.lease_s))
+            made = Store(connect(settings), settings.lease_s, settings.redis_timeout_s)
+            store = _stores.setdefault(os.getpid(), made)
     return store
 
 

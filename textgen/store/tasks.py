@@ -14,6 +14,7 @@ from typing import Any
 
 import redis
 
+from textgen.errors import StoreUnavailable
 from textgen.lifecycle import Record, Status
 from textgen.store import keys, scripts
 from textgen.store.answers import (
@@ -42,11 +43,14 @@ class Store:
     Args:
         client: A client that decodes answers to str.
         lease_s: Seconds after which an attempt that is not renewed may be taken over.
+        timeout_s: Seconds after which the client gives a call up.
     """
 
-    def __init__(self, client: redis.Redis, lease_s: float) -> None:
+    def __init__(self, client: redis.Redis, lease_s: float, timeout_s: float = 2.0) -> None:
         self.client = client
         self.lease_s = lease_s
+        #: Half of the time, so that what is carried out in it is also answered in it.
+        self.patience_ms = timeout_s * 500
         self._ahead_ms: float | None = None
 
     # Time
@@ -79,6 +83,9 @@ class Store:
             deadline_s: Seconds in which the task must end.
             due_s: Seconds before which no attempt begins.
             queue_s: Seconds in which the first attempt must then begin; 0: no such limit.
+
+        Raises:
+            StoreUnavailable: Redis did not answer in time; what it carries out later has no effect.
         """
         now = self.now_ms()
         look_s = min(deadline_s, due_s + queue_s) if queue_s else deadline_s
@@ -87,7 +94,7 @@ class Store:
             ("ZADD", keys.WATCH, now + look_s * 1000, record.task_id),
             ("ZADD", keys.CREATED, now, record.task_id),
         )
-        word, _, value, text, *queue_until = self._run(
+        word, _, *rest = self._run(
             "submit",
             record.task_id,
             dump(record, "created_at", "updated_at", "deadline"),
@@ -98,13 +105,18 @@ class Store:
             terms.envelope,
             int(queue_s * 1000),
             terms.attempt_s,
+            int(now + self.patience_ms),
             before=before,
         )
+        if word == "late":
+            raise StoreUnavailable("Redis answered too late")
         if word == "created":
+            deadline, text, queue_until = rest
             made = as_record(text)
             assert made is not None
-            return Submitted(made, replace(terms, deadline_ms=int(value), queue_until_ms=int(queue_until[0])))
-        return Submitted(as_record(text) or record, None, is_clash=value != terms.fingerprint)
+            return Submitted(made, replace(terms, deadline_ms=int(deadline), queue_until_ms=int(queue_until)))
+        fingerprint, text = rest
+        return Submitted(as_record(text) or record, None, is_clash=fingerprint != terms.fingerprint)
 
     def claim(self, record: Record, terms: Terms, token: str, worker: str) -> Claim:
         """Begin an attempt, if the task is there to be taken.
@@ -275,6 +287,11 @@ class Store:
         """Have the janitor publish a task in `in_s` seconds; an earlier time of its own is kept."""
         with translated():
             self.client.zadd(keys.OUTBOX, {task_id: self.now_ms() + in_s * 1000}, lt=True)
+
+    def is_scheduled(self, task_id: str) -> bool:
+        """Whether a task has an outbox entry: the broker did not confirm its message yet."""
+        with translated():
+            return self.client.zscore(keys.OUTBOX, task_id) is not None
 
     def unschedule(self, task_id: str) -> None:
         """Remove a task's outbox entry: the broker has its message."""

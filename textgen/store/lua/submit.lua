@@ -1,8 +1,10 @@
 -- Accepts a new task: PENDING and its first event.
 -- ARGV: record, fingerprint, deadline in ms from now, ttl in ms, due in ms from now, envelope,
---       queue time-out in ms or 0, attempt time-out in s or 0
+--       queue time-out in ms or 0, attempt time-out in s or 0, time until which the caller waits
 -- Returns: {'created', now, deadline, record, queue until} or {'exists', now, fingerprint, record}
+--          or {'late', now}: the caller has given up, and must not have been wrong
 local now = now_ms()
+if now > tonumber(ARGV[9]) then return { 'late', integer(now) } end
 if redis.call('EXISTS', state) == 1 then
   return { 'exists', integer(now), redis.call('HGET', state, 'fingerprint') or '',
     redis.call('GET', record) or '' }
