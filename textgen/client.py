@@ -70,12 +70,19 @@ class TextGenerationProducer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def create_task(self, prompt: str, metadata: dict[str, Any] | None = None, **request: Any) -> str:
+    def create_task(
+        self,
+        prompt: str,
+        metadata: dict[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        **request: Any,
+    ) -> str:
         """Submit a prompt.
 
         Args:
             prompt: The prompt.
             metadata: Anything of your own, kept in the record.
+            idempotency_key: New for each request: a call repeated with it leads to the same task.
             **request: Any other field of `GenerationRequest`.
 
         Returns:
@@ -85,9 +92,8 @@ class TextGenerationProducer:
             InvalidRequest: With the fields that are wrong.
             StoreUnavailable, BrokerUnavailable: Nothing was queued.
         """
-        return self._way.submit(
-            parse_request({"prompt": prompt, "metadata": metadata or {}, **request})
-        ).task_id
+        asked = parse_request({"prompt": prompt, "metadata": metadata or {}, **request})
+        return str(self._way.submit(asked, idempotency_key=idempotency_key).task_id)
 
     def get_task_status(self, task_id: str) -> dict[str, Any]:
         """The record of a task, as an object.

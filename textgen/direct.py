@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from textgen import broker, outcomes
+from textgen import broker, idempotency, outcomes
 from textgen.errors import (
     BrokerUnavailable,
     ConfigurationError,
@@ -41,20 +41,26 @@ class Overview:
     workers: list[str]
 
 
-def submit(request: GenerationRequest, *, owner: str | None = None) -> Record:
+def submit(
+    request: GenerationRequest, *, owner: str | None = None, idempotency_key: str | None = None
+) -> Record:
     """Submit a request; returns once the broker has confirmed it.
 
     Args:
         request: What to generate.
         owner: On whose behalf; by default `TEXTGEN_OWNER`.
+        idempotency_key: See `textgen.idempotency.submit`, which tells besides whether it was new.
 
     Raises:
+        IdempotencyKeyReused, SubmitInFlight: See there.
         StoreUnavailable: Redis did not answer; nothing was queued.
         BrokerUnavailable: The broker did not confirm; nothing will become visible.
     """
     from textgen.tasks import generate
 
-    return generate.accept(request, new_task_id(), {"owner": owner} if owner else {})
+    if idempotency_key is not None:
+        return idempotency.submit(request, idempotency_key, owner)[0]
+    return generate.accept(request, new_task_id(), {"owner": owner} if owner else {}).record
 
 
 def _known(task_id: str) -> str:
@@ -194,7 +200,7 @@ def replay(letter_id: str) -> Record:
         reason = "its message held no valid request, so there is nothing to replay"
         raise InvalidRequest.of({"field": "id", "reason": reason})
     options = {"replay_of": letter.id, "owner": letter.owner}
-    return generate.accept(parse_request(letter.request), new_task_id(), options)
+    return generate.accept(parse_request(letter.request), new_task_id(), options).record
 
 
 def purge_dead_letters() -> int:

@@ -36,6 +36,10 @@ class DuplicateTask(TextgenError):
     """The task id given was used before, for another request; leave it out or choose a new one."""
 
 
+class IdempotencyKeyReused(TextgenError):
+    """The idempotency key was used before, for another request; choose a new key."""
+
+
 class UnknownTask(TextgenError):
     """No task has this id, or its record has expired."""
 
@@ -60,6 +64,12 @@ class Unavailable(TextgenError):
     """
 
     retry_after_s: int = 5
+
+
+class SubmitInFlight(Unavailable):
+    """The first request with this idempotency key is still being accepted; repeat it a little later."""
+
+    retry_after_s = 1
 
 
 class BrokerUnavailable(Unavailable):

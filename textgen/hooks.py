@@ -24,7 +24,7 @@ from textgen.lifecycle import Record, is_task_id, new_task_id
 from textgen.requests import GenerationRequest, parse_request
 from textgen.settings import get_settings
 from textgen.store import open_safe_store, open_store
-from textgen.store.answers import Terms
+from textgen.store.answers import Submitted, Terms
 
 log = structlog.get_logger(__name__)
 
@@ -123,7 +123,7 @@ class GenerateTask(Task):
             "parent_id": options.get("parent_id") or running.id,
         }
 
-    def accept(self, request: GenerationRequest, task_id: str, options: dict[str, Any]) -> Record:
+    def accept(self, request: GenerationRequest, task_id: str, options: dict[str, Any]) -> Submitted:
         """Record a validated request and publish it: what every way in comes down to.
 
         Args:
@@ -132,7 +132,7 @@ class GenerateTask(Task):
             options: Celery's options, as `apply_async` takes them, and `owner` and `replay_of`.
 
         Returns:
-            The record as accepted.
+            The record as accepted; its terms are None where the id was accepted before.
 
         Raises:
             As `apply_async`.
@@ -157,7 +157,7 @@ class GenerateTask(Task):
             raise DuplicateTask(f"task id {task_id} was used before for another request")
         if submitted.terms:
             self._first_send(submitted.record, submitted.terms, due_s)
-        return submitted.record
+        return submitted
 
     def _first_send(self, record: Record, terms: Terms, due_s: float) -> None:
         """Publish a task that was just recorded; take it back if the broker does not confirm.

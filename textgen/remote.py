@@ -14,7 +14,15 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from textgen.errors import ConfigurationError, InvalidRequest, TaskFinished, Unavailable, UnknownTask
+from textgen.errors import (
+    ConfigurationError,
+    IdempotencyKeyReused,
+    InvalidRequest,
+    SubmitInFlight,
+    TaskFinished,
+    Unavailable,
+    UnknownTask,
+)
 from textgen.lifecycle import Event, Record, is_task_id
 from textgen.requests import GenerationRequest
 
@@ -57,21 +65,27 @@ class RemoteClient:
         """Close the connections."""
         self._http.close()
 
-    def submit(self, request: GenerationRequest | Mapping[str, Any]) -> Record:
+    def submit(
+        self, request: GenerationRequest | Mapping[str, Any], *, idempotency_key: str | None = None
+    ) -> Record:
         """Submit a request, once.
 
         Args:
             request: The request, or its fields as given: those the server validates.
+            idempotency_key: With one, the call may be repeated: it leads to the same task.
 
         Returns:
             The record of the accepted task.
 
         Raises:
             InvalidRequest: The server refused a field; `errors` names it.
+            IdempotencyKeyReused, SubmitInFlight: See `textgen.idempotency.submit`.
             Unavailable: The server did not accept it, or did not answer (it may have accepted it).
         """
         fields = request.as_kwargs() if isinstance(request, GenerationRequest) else dict(request)
         headers = {"Content-Type": "application/json"}
+        if idempotency_key is not None:
+            headers["Idempotency-Key"] = idempotency_key
         # ASCII, so that text that is not UTF-8 reaches the server's validation
         answer = self._call("POST", "/v1/tasks", content=json.dumps(fields), headers=headers)
         return _record(answer)
@@ -200,6 +214,11 @@ def _error(response: httpx.Response, task_id: str | None) -> Exception:
     """The error that a response stands for."""
     problem = _problem(response)
     detail = str(problem.get("detail") or problem.get("title") or f"HTTP status {response.status_code}")
+    kind = str(problem.get("type", "")).removeprefix("urn:textgen:problem:")
+    if kind == "idempotency-key-reused":
+        return IdempotencyKeyReused(detail)
+    if kind == "submit-in-flight":
+        return SubmitInFlight(detail)
     if response.status_code in (400, 413, 415, 422):
         return _invalid(problem, detail)
     if task_id and problem and response.status_code == 404:

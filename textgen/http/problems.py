@@ -19,8 +19,10 @@ from textgen.errors import (
     BrokerUnavailable,
     ConfigurationError,
     DuplicateTask,
+    IdempotencyKeyReused,
     InvalidRequest,
     StoreUnavailable,
+    SubmitInFlight,
     TaskFinished,
     Unavailable,
     UnknownTask,
@@ -88,6 +90,16 @@ def _on_duplicate_task(_: DuplicateTask) -> Response:
     return problem(409, "The task id was used before, for another request.", "duplicate-task")
 
 
+def _on_reused_key(_: IdempotencyKeyReused) -> Response:
+    detail = "The Idempotency-Key was used before, for another request; choose a new one."
+    return problem(422, detail, "idempotency-key-reused")
+
+
+def _on_in_flight(exc: SubmitInFlight) -> Response:
+    detail = "The first request with this Idempotency-Key is still being accepted. Try again in a moment."
+    return problem(409, detail, "submit-in-flight", {"Retry-After": str(exc.retry_after_s)})
+
+
 def _on_unavailable(exc: Unavailable) -> Response:
     part = PARTS.get(type(exc), "service")
     log.warning("http.unavailable", part=part, reason=str(exc))
@@ -112,6 +124,8 @@ def install(app: Flask) -> None:
     app.register_error_handler(UnknownTask, _on_unknown_task)
     app.register_error_handler(TaskFinished, _on_finished_task)
     app.register_error_handler(DuplicateTask, _on_duplicate_task)
+    app.register_error_handler(IdempotencyKeyReused, _on_reused_key)
+    app.register_error_handler(SubmitInFlight, _on_in_flight)
     app.register_error_handler(Unavailable, _on_unavailable)
     app.register_error_handler(ConfigurationError, _on_configuration)
     app.register_error_handler(HTTPException, _on_http_exception)

@@ -29,6 +29,16 @@ class LimitQuery(NoParameters):
     limit: int = Field(50, ge=1, le=1000, description="How many at the most.")
 
 
+class SubmitHeaders(BaseModel):
+    """What a submit says beside its body; what is wrong with it is told apart from the body's fields."""
+
+    idempotency_key: str | None = Field(
+        None,
+        alias="Idempotency-Key",
+        description="New for each request, kept when one is repeated: 1 to 255 visible ASCII characters.",
+    )
+
+
 class TaskPath(BaseModel):
     """The id in the path. Whether it is one is the client's to say: a malformed id is an unknown one."""
 

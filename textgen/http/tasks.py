@@ -5,11 +5,12 @@ from __future__ import annotations
 from flask import Response, jsonify, url_for
 from flask_openapi.blueprint import APIBlueprint
 from structlog.contextvars import bind_contextvars
+from werkzeug.exceptions import BadRequest
 
-from textgen import client
+from textgen import client, idempotency
 from textgen.http.body import read_object
 from textgen.http.operations import SUBMIT_BODY, TASK_SCHEMAS, problem_responses, record_response
-from textgen.http.schemas import NoParameters, TaskPath, WaitQuery
+from textgen.http.schemas import NoParameters, SubmitHeaders, TaskPath, WaitQuery
 from textgen.lifecycle import Record, Status
 from textgen.requests import parse_request
 
@@ -26,13 +27,23 @@ RETRY_AFTER_S = 1
     request_body=SUBMIT_BODY,
     responses={
         202: record_response("Accepted, durably.", Status.PENDING, location=True),
-        **problem_responses(400, 413, 415, 422, 503),
+        **problem_responses(400, 409, 413, 415, 422, 503),
     },
 )
-def submit(query: NoParameters) -> Response:
-    """Submit a task. The answer comes once the task cannot be lost any more."""
-    record = client.submit(parse_request(read_object()))
+def submit(query: NoParameters, header: SubmitHeaders) -> Response:
+    """Submit a task. The answer comes once the task cannot be lost any more.
+
+    Sent again with the same `Idempotency-Key` in the next 24 hours, the same request leads to the same
+    task and the same answer, with `Idempotent-Replayed: true`.
+    """
+    asked, is_replay = parse_request(read_object()), False
+    if header.idempotency_key is None:
+        record = client.submit(asked)
+    else:
+        record, is_replay = idempotency.submit(asked, _checked_key(header.idempotency_key))
     answer = _answer(record, 202)
+    if is_replay:
+        answer.headers["Idempotent-Replayed"] = "true"
     answer.headers["Location"] = url_for("tasks.read", task_id=record.task_id)
     return answer
 
@@ -63,6 +74,13 @@ def read(path: TaskPath, query: WaitQuery) -> Response:
 def cancel(path: TaskPath, query: NoParameters) -> Response:
     """Cancel a task; once more changes nothing."""
     return _answer(client.cancel(path.task_id))
+
+
+def _checked_key(key: str) -> str:
+    reason = idempotency.reason_against(key)
+    if reason:
+        raise BadRequest(f"The Idempotency-Key {reason}.")
+    return key
 
 
 def _answer(record: Record, status: int = 200) -> Response:

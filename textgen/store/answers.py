@@ -161,6 +161,11 @@ class Control:
         )
 
     @property
+    def is_untouched(self) -> bool:
+        """Whether no attempt has begun yet, and nothing else has happened to the task either."""
+        return self.status == "PENDING" and not (self.attempt or self.failures or self.cancel)
+
+    @property
     def terms(self) -> Terms:
         """The terms under which the task was accepted."""
         return Terms(

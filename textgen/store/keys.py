@@ -20,6 +20,11 @@ LEADER = "janitor:leader"
 JANITOR_COUNTS = "janitor:counts"
 
 
+def idempotency(owner: str, digest: str) -> str:
+    """Which task an idempotency key of an owner leads to: a JSON string."""
+    return f"idem:{owner}:{digest}"
+
+
 def dead_letter(letter_id: str) -> str:
     """What is kept of one dead letter: a JSON string."""
     return f"dead:{letter_id}"
