@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -67,9 +68,8 @@ def producer(app: Celery, settings: Settings) -> Iterator[Producer]:
     Raises:
         BrokerUnavailable: No producer was free in time, or publishing failed.
     """
-    pool = app.producer_pool
     try:
-        lent = pool.acquire(block=True, timeout=settings.publish_timeout_s)
+        lent = _acquire(app, settings)
     except ERRORS as exc:
         raise BrokerUnavailable(f"the broker cannot be reached ({type(exc).__name__})") from exc
     try:
@@ -81,14 +81,46 @@ def producer(app: Celery, settings: Settings) -> Iterator[Producer]:
         lent.release()
 
 
+def _acquire(app: Celery, settings: Settings) -> Producer:
+    """Take a producer from the pool, passing over those whose connection the broker has closed."""
+    while True:
+        lent = app.producer_pool.acquire(block=True, timeout=settings.publish_timeout_s)
+        if not _is_closed(lent):
+            return lent
+        _discard(lent)
+        lent.release()
+
+
+def _is_closed(lent: Producer) -> bool:
+    """Whether the far end of an idle connection is gone. Nothing is sent to find out."""
+    connection = lent.__connection__
+    sock = _socket(lent)
+    if sock is None:
+        return False
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    try:
+        while poll.poll(0):
+            connection.drain_events(timeout=0.1)
+    except TimeoutError:
+        return False
+    except ERRORS:
+        return True
+    return False
+
+
+def _socket(lent: Producer) -> Any:
+    """The socket to RabbitMQ, or None where there is none yet, or no RabbitMQ."""
+    transport = getattr(lent.__connection__, "_connection", None)
+    return getattr(getattr(transport, "transport", None), "sock", None)
+
+
 def _discard(lent: Producer) -> None:
     """Cut the producer's connection without asking the broker, which may hang."""
-    connection = lent.__connection__
-    transport = getattr(connection, "_connection", None)
-    sock = getattr(getattr(transport, "transport", None), "sock", None)
+    sock = _socket(lent)
     if sock is not None:
         sock.close()
-    connection.collect()
+    lent.__connection__.collect()
 
 
 def _reason(exc: BaseException) -> str:
