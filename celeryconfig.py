@@ -13,6 +13,9 @@ broker_transport_options = _broker.transport_options(_settings)
 broker_connection_timeout = _settings.publish_timeout_s
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None
+#: Seconds after twice of which RabbitMQ takes a silent worker for gone, and gives what it held to
+#: others. A solo pool is silent while it runs a task.
+broker_heartbeat = 0 if {"solo", "-Psolo", "--pool=solo"} & set(_sys.argv) else 10
 #: Connections of one process that publish at the same time.
 broker_pool_limit = 10
 
