@@ -2,20 +2,27 @@
 #
 #   make run [ARGS="--engine mock --port 8080"]   the whole stack on this machine (textgen up)
 #   make test [TESTS=tests/unit] [ARGS="-k name"] the tests; installs the servers they need if it may
+#   make faults [SEED=7] [ARGS="--rows 4,10"]     the whole fault matrix on both kinds of stack (10 min)
+#   make faults-quick [SEED=7]                    a part of it (2 min), which `make test` runs too
 #   make lint                                     formatting, style, types, direction of imports
 #   make bench                                    how many tasks per second the stack carries
 #   make clean                                    what was built; neither tasks nor the model
 #
 # PYTHON=python3.12 chooses the interpreter of an environment that is not made yet.
+# RABBITMQ=4 has tests and faults use RabbitMQ 4, which is fetched for them (needs root and debootstrap).
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS :=
 TESTS := tests
+SEED :=
 export PYTHON
+ifeq ($(RABBITMQ),4)
+export RABBITMQ_BIN := /var/tmp/textgen-rabbitmq4/bin
+endif
 
-.PHONY: help run test lint bench clean
+.PHONY: help run test faults faults-quick services lint bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -39,11 +46,22 @@ run: $(VENV)/installed
 	{ test -n "$${TEXTGEN_ENGINE:-}$(findstring --engine,$(ARGS))" && echo "Going on without the model" >&2; }
 	@exec $(BIN)/textgen up $(ARGS)
 
-test: $(VENV)/installed-dev
+services: $(VENV)/installed-dev
+	@$(if $(filter 4,$(RABBITMQ)),sh deploy/rabbitmq4.sh >&2)
 	@sh deploy/test_services.sh
+
+# Some tests alone, or all of them and the short fault run.
+test: services
 	@sh deploy/model_library.sh
 	@$(BIN)/textgen fetch-model >&2
 	$(BIN)/python -m pytest $(TESTS) $(ARGS)
+	$(if $(filter tests,$(TESTS)),$(BIN)/python -m tests.faults --quick $(SEED:%=--seed %))
+
+faults: services
+	$(BIN)/python -m tests.faults $(SEED:%=--seed %) $(ARGS)
+
+faults-quick: services
+	$(BIN)/python -m tests.faults --quick $(SEED:%=--seed %) $(ARGS)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

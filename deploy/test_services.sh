@@ -21,6 +21,7 @@ has_any() {
 missing=""
 [ -x "${RABBITMQ_BIN:-/usr/lib/rabbitmq/bin}/rabbitmq-server" ] || missing="$missing rabbitmq-server"
 has_any redis-server || missing="$missing redis-server"
+has_any faketime || missing="$missing faketime"
 if is_ubuntu; then
     has_any chromium chromium-browser google-chrome || missing="$missing chromium-browser"
     has_any chromedriver || missing="$missing chromium-chromedriver"
