@@ -80,6 +80,28 @@ NOISE: dict[str, list[Entry]] = {
     ),
     "few samples": samples(rss_mb=[500.0, 1000.0, 2000.0, 3000.0]),
     "one outlier": samples(rss_mb=[90.0] * 19 + [2000.0]),
+    "a dead letter that the broker gave back": [
+        final({"id-op1": record("FAILED", error_type="dead_letter")}, dead=[Letter("id-op1", "rejected")])
+    ],
+    "a dead letter of the last attempt allowed": [
+        final({"id-op1": record("FAILED", failures=3, error_type="X")}, dead=[Letter("id-op1", "X")])
+    ],
+    "one failure above the limit, and attempts that were handed back": [
+        read(record("PROCESSING", failures=4), 1.5),
+        run(attempt=8),
+        final({"id-op1": record(failures=4)}),
+    ],
+    "a task that was complete, and never read, when it was wiped": [
+        submit("op2"),
+        run("end", 1.9, "op2"),
+        store("emptied", 5.0),
+    ],
+    "a task that was cancelled, and never read, when it was wiped": [
+        submit("op2"),
+        Cancel(START + 1.2, START + 1.3, "id-op2", 200),
+        store("emptied", 5.0),
+    ],
+    "two losses of all": [submit("op2"), store("lost_all", 0.5), store("lost_all", 5.0)],
     "a record that was wiped after its end": [store("emptied", 50.0), read(None, 55.0), final({})],
     "a key that a wiped store forgot": [
         submit(key="k"),
@@ -109,6 +131,12 @@ BAD: dict[str, list[tuple[str, list[Entry]]]] = {
             [fault("begin", 0.0), fault("end", 5.0), final({"id-op1": record(ended=66.0)})],
         ),
         ("a wiped store forgot a queued task", [submit("op2"), store("emptied", 5.0)]),
+        ("a wiped store forgot a running task", [submit("op2"), run(op="op2"), store("emptied", 5.0)]),
+        (
+            "a wiped store forgot a task that was not cancelled",
+            [submit("op2"), Cancel(START + 1.2, START + 1.3, "id-op2", 503), store("emptied", 5.0)],
+        ),
+        ("cancelled and gone", [submit("op2"), Cancel(START + 1.2, START + 1.3, "id-op2", 200)]),
     ],
     "I2": [
         ("ended and went on", [read(record(), 2.0), read(record("PROCESSING"), 3.0)]),
@@ -158,6 +186,10 @@ BAD: dict[str, list[tuple[str, list[Entry]]]] = {
             [refused("op2"), unanswered("op2", killed=True), run(op="op2"), run(op="op2", id="ghost")],
         ),
         ("is a record", [refused("op2"), final({"id-op1": record(), "ghost": record(op="op2")})]),
+        (
+            "ran before the wipe and after it",
+            [refused("op2"), run(op="op2"), store("emptied", 5.0), run(at=6.0, op="op2", id="ghost")],
+        ),
         ("ran before the wipe", [refused("op2"), run(op="op2"), store("emptied", 5.0)]),
     ],
     "I9": [

@@ -16,15 +16,15 @@ def what_was_refused_has_no_effect(facts: Facts) -> Iterator[str]:
         if _is_refused(submit) and submit.visible:
             yield f"{submit.op} was refused with {submit.status} at {submit.until:.3f} and was seen"
     for op, submits in sent.items():
-        refused = [submit for submit in submits if _is_refused(submit)]
+        first = next((submit for submit in submits if _is_refused(submit)), None)
+        if first is None:
+            continue
         known = {submit.id for submit in submits if submit.status in ACCEPTED}
-        ghosts = {i: at for i, at in found.get(op, {}).items() if i not in known}
         # a wiped store has forgotten what it refused
-        if refused and len(ghosts) > len([s for s in submits if s.status is None]):
-            first = refused[0]
-            if not facts.was_wiped(first.at, max(ghosts.values())):
-                ids = ", ".join(sorted(ghosts))
-                yield f"{op} was refused with {first.status} at {first.until:.3f} and became {ids}"
+        ghosts = [i for i, at in found[op].items() if i not in known and not facts.was_wiped(first.at, at)]
+        if len(ghosts) > sum(submit.status is None for submit in submits):
+            ids = ", ".join(sorted(ghosts))
+            yield f"{op} was refused with {first.status} at {first.until:.3f} and became {ids}"
 
 
 def _is_refused(submit: Submit) -> bool:
