@@ -4,7 +4,7 @@
 #
 # It is Debian 13's package (4.0.5), unpacked into a folder of its own. Each program runs there by chroot
 # in a mount namespace that ends with it, so that nothing stays mounted, and by exec, so that a signal to
-# its pid reaches it.
+# its pid reaches it. It sees /tmp and the folder that HOME names.
 set -eu
 . "$(dirname "$0")/packages.sh"
 folder=${1:-/var/tmp/textgen-rabbitmq4}
@@ -15,7 +15,7 @@ write_program() { # its path in the root
     cat >"$folder/bin/$(basename "$1")" <<END
 #!/bin/sh
 exec unshare --mount sh -ec 'mount -t proc proc "$root/proc"; mount --rbind /dev "$root/dev"
-    for shared in /tmp "\${TMPDIR:-/tmp}"; do mkdir -p "$root\$shared"; mount --rbind "\$shared" "$root\$shared"; done
+    mount --rbind /tmp "$root/tmp"; mkdir -p "$root\$HOME"; mount --rbind "\$HOME" "$root\$HOME"
     exec chroot "$root" "\$@"' sh $1 "\$@"
 END
     chmod +x "$folder/bin/$(basename "$1")"
@@ -33,7 +33,7 @@ if ! test -e "$folder/complete"; then
     unshare --mount debootstrap --variant=minbase --include=rabbitmq-server trixie "$root" >"$folder.log" 2>&1 ||
         { echo "error: RabbitMQ 4 could not be unpacked: see $folder.log" >&2; exit 1; }
     cp /etc/hosts "$root/etc/hosts"
-    for program in rabbitmq-server rabbitmqctl rabbitmq-plugins; do
+    for program in rabbitmq-server rabbitmqctl rabbitmq-plugins rabbitmq-diagnostics; do
         write_program "/usr/lib/rabbitmq/bin/$program"
     done
     write_program /usr/bin/epmd

