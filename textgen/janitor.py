@@ -32,6 +32,8 @@ ROUND_S = 0.5
 LEAD_MS = 5_000
 #: Rounds between two looks for dead letters, and between two trims of the index.
 DEAD_ROUNDS, TRIM_ROUNDS = 4, 120
+#: Entries that are looked at before the leadership is renewed.
+PAGE = 100
 #: Seconds until the next round after one that failed.
 PAUSE_S = 1.0
 #: Seconds until a publish that failed is tried again.
@@ -79,9 +81,11 @@ class Janitor:
         self._rounds += 1
 
     def _each(self, schedule: Schedule, act: Callable[[str, str], bool]) -> None:
-        """Act on all that is due, until there is no more or one asks to leave off."""
-        while due := schedule.due():
+        """Act once on each that is due, until there is no more or one asks to leave off."""
+        seen: set[str] = set()
+        while due := [entry for entry in schedule.due(len(seen) + PAGE) if entry[0] not in seen]:
             for task_id, score in due:
+                seen.add(task_id)
                 if not act(task_id, score):
                     return
             if not schedules.lead(self.store, self.name, LEAD_MS):

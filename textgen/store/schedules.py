@@ -30,7 +30,7 @@ class Schedule:
         with translated():
             self.store.client.zadd(self.key, {task_id: until_ms}, xx=True)
 
-    def due(self, limit: int = 100) -> list[tuple[str, str]]:
+    def due(self, limit: int) -> list[tuple[str, str]]:
         """The task ids that are due, oldest first, each with its score as Redis wrote it."""
         with translated():
             found: Any = self.store.client.execute_command(
