@@ -174,11 +174,12 @@ class GenerateTask(Task):
     def send(self, record: Record, terms: Terms, delay_s: float = 0.0) -> None:
         """Publish the message of a recorded task, or leave it to the outbox until it is due.
 
-        Its outbox entry must stand already: it is removed once the broker has confirmed.
+        Its outbox entry must stand already: it is removed once the broker has confirmed. Where that
+        fails, the message comes twice, and the claim sorts it out.
 
         Raises:
             BrokerUnavailable: The broker did not confirm in time. It may have the message.
-            StoreUnavailable: Redis did not answer.
+            StoreUnavailable: Redis did not answer, and the broker has no message.
         """
         settings, store = get_settings(), open_store()
         if delay_s > 0 and not queues.is_rabbitmq(settings):
@@ -187,7 +188,10 @@ class GenerateTask(Task):
         lane = settings.bulk_queue if record.lane == "bulk" else settings.queue
         route = queues.wait_route(settings, delay_s) if delay_s > 0 else {"queue": lane}
         self._publish(record, terms, {**route, "routing_key": lane}, {})
-        store.unschedule(record.task_id)
+        try:
+            store.unschedule(record.task_id)
+        except StoreUnavailable as exc:
+            log.warning("outbox entry left behind", task_id=record.task_id, reason=str(exc))
 
     def send_dead(self, record: Record, terms: Terms, reason: str, attempts: list[dict[str, Any]]) -> None:
         """Publish the message of a task that failed for good to the dead letters.
