@@ -15,7 +15,7 @@ import redis
 
 from tests.environment import of_process
 from tests.faults.rabbitmq_world import children
-from tests.faults.world import LANES, World
+from tests.faults.world import LANES, World, is_running
 from tests.processes import Process, wait_until
 from tests.programs import WorkerProcess
 
@@ -89,7 +89,7 @@ class EmbeddedWorld(World):
         return int(self.rows()[name]["pid"] or 0)
 
     def ensure(self) -> None:
-        if not self.prefork.is_alive:
+        if not is_running(self.prefork):
             self.prefork.start()
         wait_until(lambda: all(r["state"] == "running" for r in self.rows().values()), 60, "all run again")
         self.prefork.wait_ready()

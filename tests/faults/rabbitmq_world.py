@@ -10,7 +10,7 @@ from typing import Any
 from tests.browser.flower import FlowerProcess
 from tests.environment import of_process
 from tests.faults.proxy import Proxy
-from tests.faults.world import World
+from tests.faults.world import World, is_running
 from tests.processes import Process, wait_until
 from tests.programs import WebProcess, WorkerProcess
 from tests.services import PrivateRabbitMQ, PrivateRedis
@@ -80,10 +80,10 @@ class RabbitMQWorld(World):
     def ensure(self) -> None:
         servers: tuple[Any, ...] = (self.broker, self.redis)
         for server in servers:
-            if not server.process.is_alive:
+            if not is_running(server.process):
                 server.start()
         for process in (*self.workers.values(), self.web, self.flower):
-            if not process.is_alive:
+            if not is_running(process):
                 process.start()
         for worker in self.workers.values():
             worker.wait_ready()

@@ -27,7 +27,7 @@ import redis
 from tests.environment import Environment
 from tests.faults import gates, ledger
 from tests.faults.history import History
-from tests.processes import wait_until
+from tests.processes import Process, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Both lanes.
@@ -407,6 +407,22 @@ def digest(record: dict[str, Any]) -> dict[str, Any]:
         "error_type": (record.get("error") or {}).get("type"),
         "updated_at": record["updated_at"],
     }
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that is dead and not yet buried does not."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def is_running(process: Process) -> bool:
+    """Whether a child of this process runs. One whose end has begun is waited for."""
+    if process.is_alive and not is_alive(process.pid):
+        process.wait()
+    return process.is_alive
 
 
 def repeat_until(act: Callable[[], Any], good: Callable[[Any], bool], within_s: float, what: str) -> Any:

@@ -9,20 +9,11 @@ from contextlib import suppress
 from typing import Any
 
 from tests.faults.rows.registry import row
-from tests.faults.world import NotInPhase, Task, World
+from tests.faults.world import NotInPhase, Task, World, is_alive
 from tests.processes import wait_until
 
 #: Seconds in which a task of a killed worker has to run again: lease, look and delivery.
 TAKE_OVER_S = 20.0
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that is dead and not yet buried does not."""
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def end(pid: int, number: int = signal.SIGKILL) -> None:
