@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from amqp.exceptions import AMQPError
+from amqp.exceptions import AccessRefused, AMQPError
 from kombu.exceptions import KombuError, OperationalError
 from redis.exceptions import RedisError
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 #: What may be wrong with a broker when it is spoken to, RabbitMQ or Redis.
 ERRORS = (KombuError, AMQPError, RedisError, OSError)
+
+#: Seconds after which RabbitMQ takes a message back where nobody says otherwise (its `consumer_timeout`).
+CONSUMER_TIMEOUT_S = 1800
 
 
 def transport_options(settings: Settings) -> dict[str, Any]:
@@ -71,7 +74,7 @@ def producer(app: Celery, settings: Settings) -> Iterator[Producer]:
     try:
         lent = _acquire(app, settings)
     except ERRORS as exc:
-        raise BrokerUnavailable(f"the broker cannot be reached ({type(exc).__name__})") from exc
+        raise BrokerUnavailable(f"the broker cannot be reached: {_reason(exc)}") from exc
     try:
         yield lent
     except ERRORS as exc:
@@ -111,8 +114,9 @@ def _is_closed(lent: Producer) -> bool:
 
 def _socket(lent: Producer) -> Any:
     """The socket to RabbitMQ, or None where there is none yet, or no RabbitMQ."""
-    transport = getattr(lent.__connection__, "_connection", None)
-    return getattr(getattr(transport, "transport", None), "sock", None)
+    connection = getattr(lent.__connection__, "_connection", None)
+    # not `transport`, which connects again where there is none
+    return getattr(getattr(connection, "_transport", None), "sock", None)
 
 
 def _discard(lent: Producer) -> None:
@@ -123,11 +127,18 @@ def _discard(lent: Producer) -> None:
     lent.__connection__.collect()
 
 
+def forbidden(exc: AccessRefused) -> str:
+    """Say what RabbitMQ forbids to whom, and what to grant."""
+    return f"{exc.reply_text}: check RABBITMQ_USER, grant what deploy/rabbitmq_users.sh grants"
+
+
 def _reason(exc: BaseException) -> str:
     if "NO_ROUTE" in str(exc):
         return "its queue does not exist"
     if type(exc).__name__ == "MessageNacked":
         return "its queue is full or refuses"
+    if isinstance(exc, AccessRefused):
+        return forbidden(exc)
     if isinstance(exc, OperationalError) and exc.__cause__ is not None:
         exc = exc.__cause__
     return type(exc).__name__
@@ -139,12 +150,19 @@ def limits(connection: Any, settings: Settings) -> list[str]:
         return []
     properties = getattr(connection.connection, "server_properties", {}) or {}
     version = str(properties.get("version", "0"))
-    if settings.queue_type == "quorum" and int(version.split(".")[0]) < 4:
-        return [
+    number = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    found = []
+    if settings.queue_type == "quorum" and number < (4,):
+        found.append(
             f"RabbitMQ {version} has no priorities on quorum queues: tasks run in the order of arrival. "
             "RabbitMQ 4 has two levels there, TEXT_GENERATION_QUEUE_TYPE=classic has ten."
-        ]
-    return []
+        )
+    if number < (3, 12) and queues.held_s(settings) > CONSUMER_TIMEOUT_S:
+        found.append(
+            f"RabbitMQ {version} has no consumer timeout per queue: a message may be held for "
+            f"{queues.held_s(settings):.0f} s here, so its own consumer_timeout must be longer."
+        )
+    return found
 
 
 def reach(app: Celery, settings: Settings) -> None:
@@ -158,7 +176,7 @@ def reach(app: Celery, settings: Settings) -> None:
             connection.ensure_connection(max_retries=1, timeout=settings.publish_timeout_s)
             connection.default_channel  # noqa: B018 - opening a channel is the question
     except ERRORS as exc:
-        raise BrokerUnavailable(f"the broker cannot be reached ({type(exc).__name__})") from exc
+        raise BrokerUnavailable(f"the broker cannot be reached: {_reason(exc)}") from exc
 
 
 def purge_dead(app: Celery, settings: Settings) -> None:
@@ -173,7 +191,7 @@ def purge_dead(app: Celery, settings: Settings) -> None:
             queues.dead(settings)(connection.default_channel).declare()
             connection.default_channel.queue_purge(queues.dead(settings).name)
     except ERRORS as exc:
-        raise BrokerUnavailable(f"the broker cannot be reached ({type(exc).__name__})") from exc
+        raise BrokerUnavailable(f"the broker cannot be reached: {_reason(exc)}") from exc
 
 
 def depths(app: Celery, settings: Settings) -> dict[str, int]:
@@ -194,5 +212,5 @@ def depths(app: Celery, settings: Settings) -> dict[str, int]:
                 except connection.channel_errors:
                     found[name] = 0
     except ERRORS as exc:
-        raise BrokerUnavailable(f"the broker cannot be reached ({type(exc).__name__})") from exc
+        raise BrokerUnavailable(f"the broker cannot be reached: {_reason(exc)}") from exc
     return found

@@ -12,6 +12,7 @@ import redis
 from tests import environment
 from tests.environment import new_folder, of_process
 from tests.processes import wait_until
+from tests.programs import WorkerProcess
 from tests.services import PrivateRabbitMQ, PrivateRedis
 
 #: Seconds in which every submit has to be answered.
@@ -92,6 +93,10 @@ def _all_completed(store: redis.Redis) -> bool:
     return all('"COMPLETED"' in store.get(name) for name in store.keys("task:*"))
 
 
+def _runs(worker: WorkerProcess) -> list[str]:
+    return re.findall(r"generate\[(\S{36})\] succeeded", worker.log())
+
+
 def _assert_refused(client: Client, store: redis.Redis) -> None:
     before = _records(store)
     assert client.submit()[0] == "BrokerUnavailable"
@@ -137,8 +142,9 @@ def test_a_message_of_a_refused_submit_that_the_broker_kept_never_runs(
     wait_until(lambda: client.submit()[0] == "accepted", 30, "submits are accepted again")
     # the ghost was queued before what is accepted now, so it has had its turn when that is done
     wait_until(lambda: _all_completed(store), 60, "all that was accepted is completed")
-    runs = re.findall(r"generate\[(\S{36})\] succeeded", worker.log())
-    assert len(runs) == _records(store), "what ran is what was accepted, and nothing else"
+    # a worker says so after it has written the record
+    wait_until(lambda: len(_runs(worker)) >= _records(store), 10, "the worker has said so")
+    assert len(_runs(worker)) == _records(store), "what ran is what was accepted, and nothing else"
 
 
 def test_a_queue_that_was_deleted_refuses_once_and_is_declared_again(
@@ -147,6 +153,13 @@ def test_a_queue_that_was_deleted_refuses_once_and_is_declared_again(
     vhost = env["CELERY_BROKER_URL"].rpartition("/")[2]
     broker.ctl("delete_queue", "-p", vhost, "text_generation_tasks")
     _assert_refused(client, store)
+    assert client.submit()[0] == "accepted"
+
+
+def test_a_connection_that_the_broker_closed_costs_no_submit(
+    client: Client, broker: PrivateRabbitMQ, store: redis.Redis
+) -> None:
+    broker.ctl("close_all_connections", "test")
     assert client.submit()[0] == "accepted"
 
 
