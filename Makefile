@@ -4,6 +4,7 @@
 #   make test [TESTS=tests/unit] [ARGS="-k name"] the tests; installs the servers they need if it may
 #   make faults [SEED=7] [ARGS="--rows 4,10"]     the whole fault matrix on both kinds of stack (10 min)
 #   make faults-quick [SEED=7]                    a part of it (2 min), which `make test` runs too
+#   make faults-sabotage                          shows that the matrix notices a safeguard that is off
 #   make lint                                     formatting, style, types, direction of imports
 #   make bench                                    how many tasks per second the stack carries
 #   make clean                                    what was built; neither tasks nor the model
@@ -22,7 +23,7 @@ ifeq ($(RABBITMQ),4)
 export RABBITMQ_BIN := /var/tmp/textgen-rabbitmq4/bin
 endif
 
-.PHONY: help run test faults faults-quick services lint bench clean
+.PHONY: help run test faults faults-quick faults-sabotage services lint bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -62,6 +63,9 @@ faults: services
 
 faults-quick: services
 	$(BIN)/python -m tests.faults --quick $(SEED:%=--seed %) $(ARGS)
+
+faults-sabotage: services
+	$(BIN)/python -m tests.faults.sabotage
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

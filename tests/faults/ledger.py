@@ -1,15 +1,14 @@
 """What really ran, written down by the processes that ran it: an engine that keeps a ledger.
 
 `TEXTGEN_FAULTS_LEDGER` names the file. Each line is a JSON object and is added in one write, so that
-any number of processes share the file and a killed one leaves no half of a line. Its times are those
-of the machine's monotonic clock, which is the same for all, whatever they take the date to be.
+any number of processes share the file and a killed one leaves no half of a line. Its times are seconds
+since the machine started, as the kernel says them, whatever a process takes the date to be.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,13 +19,17 @@ from textgen.engines.mock import MockEngine
 LEDGER = "TEXTGEN_FAULTS_LEDGER"
 
 
+def uptime_s() -> float:
+    """Seconds since the machine started."""
+    with open("/proc/uptime") as file:
+        return float(file.read().split()[0])
+
+
 def note(kind: str, **what: Any) -> None:
     """Add a line to the ledger."""
-    line = json.dumps(
-        {"kind": kind, "at": time.monotonic(), "pid": os.getpid(), "ppid": os.getppid(), **what}
-    )
     descriptor = os.open(os.environ[LEDGER], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
+        line = json.dumps({"kind": kind, "at": uptime_s(), "pid": os.getpid(), "ppid": os.getppid(), **what})
         os.write(descriptor, f"{line}\n".encode())
     finally:
         os.close(descriptor)

@@ -45,7 +45,7 @@ class RabbitMQWorld(World):
         self.web_proxy = self._stack.enter_context(Proxy(self.broker.port))
         self.worker_proxy = self._stack.enter_context(Proxy(self.broker.port))
         self._environments()
-        self.enter(of_process(self.env))
+        self.enter(of_process(self.web_env))
         self.workers = {
             f"{pool}@localhost": self._stack.enter_context(
                 WorkerProcess(self.worker_env, pool, slots, name=pool, cwd=self.folder)

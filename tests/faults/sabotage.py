@@ -1,8 +1,14 @@
-"""Breaks a copy of textgen on purpose, to show that a run notices."""
+"""Breaks a copy of textgen on purpose, to show that a run notices.
+
+`python -m tests.faults.sabotage` switches each safeguard off, one at a time, and ends with 1 if a run
+passes without it.
+"""
 
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +43,10 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
 }
 
 
+#: Name → the rows that cannot go well without the safeguard.
+ROWS = {"confirms": "20", "fencing": "10", "outbox": "39", "acks_late": "30"}
+
+
 def apply(name: str, folder: Path) -> Path:
     """Copy what runs to `folder` and break it there; returns the folder."""
     folder.mkdir()
@@ -52,3 +62,19 @@ def apply(name: str, folder: Path) -> Path:
             )
         path.write_text(text.replace(patch.old, patch.new))
     return folder
+
+
+def main() -> int:
+    """Run each sabotage; returns the exit status."""
+    passed = []
+    for name, rows in ROWS.items():
+        command = [sys.executable, "-m", "tests.faults", "--stack", "rabbitmq", "--rows", rows]
+        print(f"without {name}:", flush=True)
+        if subprocess.run([*command, "--seed", "1", "--sabotage", name]).returncode == 0:
+            passed.append(name)
+    print(f"not noticed: {', '.join(passed)}" if passed else "each was noticed")
+    return 1 if passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -19,6 +19,8 @@ RATE = 4.0
 CLIENTS = 60
 #: Shares of submits that are cancelled, that are sent twice under one key, and that are read at once.
 CANCELLED, REPEATED, READ = 0.03, 0.05, 0.1
+#: Share of submits that come from Python, and how.
+PYTHON, WAYS = 0.1, ("delay", "group", "chain")
 #: Share of prompts up to each size in characters.
 SIZES = ((0.80, 1_000), (0.95, 16_000), (1.0, 64_000))
 #: Seconds between two looks at what has ended.
@@ -74,8 +76,16 @@ class Traffic:
         while not self._offers.wait(self.choice.expovariate(RATE)):
             kind, size = self.choice.random(), self.choice.random()
             chars = next(limit for share, limit in SIZES if size <= share)
+            if self.choice.random() < PYTHON:
+                self._clients.submit(self._python, self.choice.choice(WAYS))
+                continue
             prompt = "x" * self.choice.randrange(chars // 4, chars)
             self._clients.submit(self._client, kind, prompt, f"key{self.choice.getrandbits(64):x}")
+
+    def _python(self, way: str) -> None:
+        answer = self.world.delay(way)
+        if answer.id:
+            self.open[answer.id] = time.time()
 
     def _client(self, kind: float, prompt: str, key: str) -> None:
         op = self.world.op()

@@ -213,6 +213,28 @@ class World(ABC):
         )
         return answer
 
+    def delay(self, how: str = "delay") -> Answer:
+        """Submit from Python, by `delay`, in a `group` or as a `chain`, and write down how it went."""
+        from celery import chain, group
+
+        from textgen.errors import Unavailable
+        from textgen.tasks import generate
+
+        op, status = self.op(), 503
+        one = generate.s(f"{op} {self.canary}", metadata={"op": op, "mock": {"tokens": 3}})
+        ways = {"delay": one, "group": group(one), "chain": chain(one, generate.s())}
+        began, task_id = time.time(), None
+        with suppress(Unavailable):
+            result = ways[how].apply_async()
+            first = result.parent if how == "chain" else result.children[0] if how == "group" else result
+            status, task_id = 202, first.id
+        answer = Answer(op, status, task_id, took_s=time.time() - began)
+        self.history.write(
+            "submit", at=began, until=began + answer.took_s, how=how, op=op, owner="default", key=None,
+            status=status, id=task_id, retry_after=True, replayed=False, killed=False, visible=None,
+        )  # fmt: skip
+        return answer
+
     def accept(self, **fields: Any) -> Task:
         """Submit what has to be accepted."""
         answer = self.submit(**fields)
@@ -281,9 +303,9 @@ class World(ABC):
     def lines(self, kind: str, **where: Any) -> list[dict[str, Any]]:
         """Lines of the ledger, with the time of each as seconds since 1970."""
         found = (json.loads(line) for line in self.ledger.read_text().splitlines())
-        ahead = time.time() - time.monotonic()
+        started = time.time() - ledger.uptime_s()
         return [
-            line | {"at": line["at"] + ahead}
+            line | {"at": line["at"] + started}
             for line in found
             if line["kind"] == kind and all(line.get(name) == value for name, value in where.items())
         ]

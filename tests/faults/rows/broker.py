@@ -13,7 +13,7 @@ from kombu import Connection
 from tests.faults.rabbitmq_world import RabbitMQWorld
 from tests.faults.rows.registry import row
 from tests.faults.rows.workers import TAKE_OVER_S, completed_by
-from tests.faults.world import LANES, Answer, repeat_until
+from tests.faults.world import ANSWER_S, LANES, Answer, repeat_until
 from tests.processes import wait_until
 
 #: Seconds in which a broker's alarm is raised or taken back.
@@ -28,6 +28,9 @@ def refusing(world: RabbitMQWorld) -> Iterator[list[Answer]]:
         yield answers
         answers.append(repeat_until(world.submit, _is_refusal, ALARM_S, "submits are refused"))
         answers.append(world.refused())
+        answers.append(world.delay(world.choice.choice(["delay", "group", "chain"])))
+        assert answers[-1].status == 503
+        assert answers[-1].took_s <= ANSWER_S
 
 
 def _is_refusal(answer: Answer) -> bool:

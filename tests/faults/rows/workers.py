@@ -116,6 +116,7 @@ def worker_stopped_thrice(world: World) -> None:
     record = world.settled(task, "COMPLETED")
     assert record["attempt"] <= 2
     assert record["failures"] == 0
+    wait_until(lambda: not is_alive(task.worker), 20, "the worker has ended")
 
 
 @row(8, "SIGQUIT, a cold stop", "R", embedded=True)
