@@ -76,7 +76,7 @@ class EmbeddedWorld(World):
             for name, node in self._node_names().items()
             if psutil.pid_exists(self.rows()[name]["pid"] or 0)
         }
-        return found | ({"prefork@localhost": "prefork"} if self.prefork.is_alive else {})
+        return found | ({"prefork@localhost": "prefork"} if is_running(self.prefork) else {})
 
     def _node_names(self) -> dict[str, str]:
         host = os.uname().nodename

@@ -68,7 +68,7 @@ class RabbitMQWorld(World):
         self._stack.close()
 
     def nodes(self) -> dict[str, str]:
-        return {node: node.partition("@")[0] for node, worker in self.workers.items() if worker.is_alive}
+        return {node: node.partition("@")[0] for node, worker in self.workers.items() if is_running(worker)}
 
     def pid_of(self, node: str) -> int:
         return self.workers[node].pid
