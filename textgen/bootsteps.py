@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import structlog
+from amqp.exceptions import AccessRefused
 from celery import bootsteps, signals
 from celery.exceptions import WorkerShutdown
 from celery.worker import state as worker_state
@@ -42,8 +43,12 @@ class Declare(bootsteps.StartStopStep):
         if not queues.is_rabbitmq(settings):
             redis_transport.survive_junk()
         try:
+            queues.refuse_timeout(settings)
             attempt.persist(open_safe_store)
             queues.declare(c.connection, settings)
+        except AccessRefused as exc:
+            log.critical("worker cannot work", reason=broker.forbidden(exc))
+            raise WorkerShutdown(EX_CONFIG) from exc
         except (ConfigurationError, attempt.HandBack) as exc:
             log.critical("worker cannot work", reason=str(exc))
             raise WorkerShutdown(EX_CONFIG) from exc

@@ -186,7 +186,7 @@ class GenerateTask(Task):
             store.schedule(record.task_id, delay_s)
             return
         lane = settings.bulk_queue if record.lane == "bulk" else settings.queue
-        route = queues.wait_route(settings, delay_s) if delay_s > 0 else {"queue": lane}
+        route = queues.wait_route(settings, delay_s) if delay_s > 0 else queues.lane_route(settings, lane)
         self._publish(record, terms, {**route, "routing_key": lane}, {})
         try:
             store.unschedule(record.task_id)

@@ -32,6 +32,7 @@ CONNECTION_FIELDS = frozenset(
         "rabbitmq_password",
         "redis_host",
         "redis_port",
+        "redis_user",
         "redis_password",
     }
 )
@@ -126,6 +127,12 @@ class Settings(BaseSettings):
     queue_max_length: int = Field(
         100_000, ge=1, description="Messages a queue holds at the most; past it, submits are refused."
     )
+    consumer_timeout_s: int = Field(
+        86_400,
+        ge=1,
+        le=2_592_000,
+        description="Seconds a worker may hold a message before RabbitMQ (3.12 or later) takes it back.",
+    )
     prefetch_count: int = Field(
         1,
         ge=1,
@@ -143,6 +150,7 @@ class Settings(BaseSettings):
     )
     redis_host: str = Field("localhost", validation_alias="REDIS_HOST", description="Redis host.")
     redis_port: int = Field(6379, ge=1, le=65535, validation_alias="REDIS_PORT", description="Redis port.")
+    redis_user: str = Field("", validation_alias="REDIS_USER", description="Redis user; empty: the default.")
     redis_password: SecretStr = Field(
         SecretStr(""), validation_alias="REDIS_PASSWORD", description="Redis password."
     )
@@ -173,7 +181,7 @@ class Settings(BaseSettings):
     attempt_timeout_s: float = Field(
         840.0,
         gt=0,
-        description="Seconds one attempt may run; twice this lies under RabbitMQ's consumer timeout.",
+        description="Seconds one attempt may run; twice this lies under RabbitMQ 3's own consumer timeout.",
     )
     attempt_margin_s: float = Field(
         10.0, gt=0, description="Seconds past that after which an attempt is given up even in mid-call."
@@ -251,7 +259,7 @@ class Settings(BaseSettings):
         if self.redis_url:
             return self.redis_url
         password = quote(self.redis_password.get_secret_value(), safe="")
-        credentials = f":{password}@" if password else ""
+        credentials = f"{quote(self.redis_user, safe='')}:{password}@" if password else ""
         return f"redis://{credentials}{self.redis_host}:{self.redis_port}/0"
 
     @property
