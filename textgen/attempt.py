@@ -101,7 +101,10 @@ def _claim(delivery: Delivery, token: str, worker: Worker) -> Claim:
             record = known
         elif claim.outcome is Claimed.LAPSED:
             record = outcomes.lapse(store, worker.settings, known, claim.rev).record or known
-        elif claim.outcome in (Claimed.EXPIRED, Claimed.STALE) and claim.record is not None:
+        elif claim.outcome is Claimed.EXPIRED and claim.record is None:
+            store.bury(outcomes.failed(known, outcomes.DEADLINE), delivery.terms.ttl_ms)
+            return Claim(Claimed.ENDED, store.get(known.task_id))
+        elif claim.outcome in (Claimed.EXPIRED, Claimed.STALE):
             error = outcomes.DEADLINE if claim.outcome is Claimed.EXPIRED else outcomes.QUEUE_TIMEOUT
             moved = outcomes.expire(store, known, claim.rev, error)
             return Claim(Claimed.ENDED, moved.record)

@@ -76,7 +76,7 @@ class Draft:
     def restore(self) -> bool:
         """Claim a task again that Redis has lost while it ran; False if somebody else has."""
         record = self.running.record
-        lost = record.but(status=Status.PENDING, attempt=0, failures=0)
+        lost = record.but(status=Status.PENDING, attempt=record.attempt - 1)
         claim = self.store.claim(lost, self.terms, self.running.token, self.worker)
         if claim.outcome is not Claimed.TAKEN or claim.record is None:
             return False
