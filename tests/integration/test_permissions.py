@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 QUEUE = "text_generation_tasks"
 #: Seconds that anything may take here at the most.
 PATIENCE_S = 60
+EX_CONFIG = 78
 ROLES = ("ADMIN", "WEB", "FLOWER", "MONITOR")
 #: Each user's password is its name, with a character that shells, JSON and URLs take for something else.
 PASSWORDS = {
@@ -272,6 +273,68 @@ def test_a_script_of_a_part_can_do_no_more_than_the_part(servers: Servers, user:
     for body in ("return redis.call('FLUSHALL')", "return redis.call('GET', 'other')"):
         with pytest.raises(redis.ResponseError, match=r"ACL failure|can't (run|access)"):
             servers.redis(user).eval(body, 0)
+
+
+# Told when it is missing
+
+
+def test_a_submit_says_what_redis_forbids_and_to_whom(servers: Servers) -> None:
+    env = servers.env("monitor")
+    with application(env | {"CELERY_BROKER_URL": servers.env("worker")["CELERY_BROKER_URL"]}):
+        from textgen import client
+        from textgen.errors import StoreUnavailable
+        from textgen.requests import parse_request
+
+        with pytest.raises(StoreUnavailable, match=r"'monitor' \(.*'info'.*deploy/redis_users.sh"):
+            client.submit(parse_request({"prompt": "Hello"}))
+
+
+def test_a_submit_says_what_a_script_of_ours_may_not_do(servers: Servers) -> None:
+    submitter = servers.env("web")
+    admin = servers.redis("admin")
+    admin.execute_command("ACL", "SETUSER", "web", "-hset")
+    try:
+        with application(submitter):
+            from textgen import client
+            from textgen.errors import StoreUnavailable
+            from textgen.requests import parse_request
+
+            with pytest.raises(StoreUnavailable, match=r"'web' \(.*deploy/redis_users.sh"):
+                client.submit(parse_request({"prompt": "Hello"}))
+    finally:
+        admin.execute_command("ACL", "SETUSER", "web", "+hset")
+
+
+def test_a_submit_says_what_rabbitmq_forbids_and_to_whom(servers: Servers) -> None:
+    env = servers.env("flower")
+    with application(env | {"REDIS_URL": servers.env("worker")["REDIS_URL"]}):
+        from textgen import client
+        from textgen.errors import BrokerUnavailable
+        from textgen.requests import parse_request
+
+        with pytest.raises(BrokerUnavailable, match=r"'text_gen.*user 'flower'.*deploy/rabbitmq_users.sh"):
+            client.submit(parse_request({"prompt": "Hello"}))
+
+
+def test_a_worker_without_permissions_in_redis_says_so_and_ends(
+    servers: Servers, start_worker: Callable[..., WorkerProcess]
+) -> None:
+    env = servers.env("worker") | {"REDIS_URL": servers.env("monitor")["REDIS_URL"]}
+    worker = start_worker(env)
+    worker.wait_for_log("'monitor'", 30)
+    assert "deploy/redis_users.sh" in worker.log()
+
+
+def test_a_worker_without_permissions_in_rabbitmq_says_so_and_ends(
+    servers: Servers, start_worker: Callable[..., WorkerProcess]
+) -> None:
+    celery = "(celeryev|.*pidbox).*"
+    servers.broker.ctl("add_user", "newcomer", "newcomer")
+    servers.broker.ctl("set_permissions", "newcomer", celery, celery, celery)
+    url = f"amqp://newcomer:newcomer@127.0.0.1:{servers.broker.port}//"
+    worker = start_worker(servers.env("worker") | {"CELERY_BROKER_URL": url})
+    assert worker.wait() == EX_CONFIG
+    assert re.search(r"'text_generation.*user 'newcomer'.*deploy/rabbitmq_users.sh", worker.log())
 
 
 def test_nobody_comes_in_without_a_name(servers: Servers) -> None:
