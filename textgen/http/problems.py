@@ -21,6 +21,7 @@ from textgen.errors import (
     DuplicateTask,
     IdempotencyKeyReused,
     InvalidRequest,
+    StoreForbidden,
     StoreUnavailable,
     SubmitInFlight,
     TaskFinished,
@@ -34,7 +35,7 @@ log = structlog.get_logger(__name__)
 #: Wrong fields that one answer names, and the characters of a field's name or reason it shows.
 MAX_ERRORS, MAX_ERROR_CHARS = 20, 300
 #: What cannot be reached, by error.
-PARTS = {BrokerUnavailable: "broker", StoreUnavailable: "store"}
+PARTS = {BrokerUnavailable: "broker", StoreUnavailable: "store", StoreForbidden: "store"}
 
 
 def problem(
