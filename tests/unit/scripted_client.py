@@ -44,13 +44,15 @@ class ScriptedClient:
 
     refusal: TextgenError | None = None
     submitted: list[Mapping[str, Any]] = field(default_factory=list)
+    keys: list[str | None] = field(default_factory=list)
     records: dict[str, Record] = field(default_factory=dict)
     hangs: threading.Event = field(default_factory=threading.Event)
     _ended: dict[str, threading.Event] = field(default_factory=dict)
 
-    def submit(self, request: Mapping[str, Any], /) -> Record:
+    def submit(self, request: Mapping[str, Any], /, *, idempotency_key: str | None = None) -> Record:
         if self.refusal:
             raise self.refusal
+        self.keys.append(idempotency_key)
         self.submitted.append(request)
         record = Record(new_task_id(), prompt=request.get("prompt"), messages=request.get("messages"))
         self.records[record.task_id] = record

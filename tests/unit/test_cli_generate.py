@@ -75,6 +75,12 @@ def test_single_passes_every_option_on(client):
     ]
 
 
+def test_single_passes_an_idempotency_key_on(client):
+    run("single", "hello")
+    run("single", "hello", "--idempotency-key", "order-17")
+    assert client.keys == [None, "order-17"]
+
+
 def test_a_system_message_makes_a_conversation(client):
     run("single", "hello", "--system", "be brief")
     system, user = {"role": "system", "content": "be brief"}, {"role": "user", "content": "hello"}
@@ -189,7 +195,7 @@ def test_multiple_runs_no_more_than_asked_at_once(client):
 def test_multiple_stops_submitting_where_the_broker_is_down(client, monkeypatch):
     calls = []
 
-    def submit(request):
+    def submit(request, **_):
         calls.append(request)
         raise BrokerUnavailable("no broker")
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class TaskClient(Protocol):
     """The few calls that the commands make; they raise as those of `textgen.client` do."""
 
-    def submit(self, request: Mapping[str, Any], /) -> Record:
+    def submit(self, request: Mapping[str, Any], /, *, idempotency_key: str | None = None) -> Record:
         """Validate and submit a request, given as its fields."""
 
     def get(self, task_id: str) -> Record:

@@ -19,6 +19,6 @@ class DirectClient:
     recent = staticmethod(client.recent)
     overview = staticmethod(client.overview)
 
-    def submit(self, request: Mapping[str, Any], /) -> Record:
+    def submit(self, request: Mapping[str, Any], /, *, idempotency_key: str | None = None) -> Record:
         """Validate the fields of a request and submit it."""
-        return client.submit(parse_request(dict(request)))
+        return client.submit(parse_request(dict(request)), idempotency_key=idempotency_key)

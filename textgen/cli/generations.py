@@ -36,16 +36,29 @@ class Update:
 class Generations:
     """Submits requests in order, `parallel` of them under way at any time, and tells how they go.
 
+    Args:
+        client: What to submit to.
+        requests: The fields of each request.
+        parallel: How many may be under way at once.
+        idempotency_key: Of a request that may have been sent before; it is then the only one.
+
     Attributes:
         records: Index → the newest record known, of the requests that were accepted. It may be
             ahead of the updates told.
         outcomes: Index → the last record or the error, of the requests told to be over.
     """
 
-    def __init__(self, client: TaskClient, requests: Sequence[dict[str, Any]], parallel: int = 1) -> None:
+    def __init__(
+        self,
+        client: TaskClient,
+        requests: Sequence[dict[str, Any]],
+        parallel: int = 1,
+        idempotency_key: str | None = None,
+    ) -> None:
         self.records: dict[int, Record] = {}
         self.outcomes: dict[int, Record | TextgenError] = {}
         self._client = client
+        self._key = idempotency_key
         self._count = len(requests)
         self._waiting = iter(enumerate(requests))
         self._lock = threading.Lock()
@@ -150,7 +163,7 @@ class Generations:
         if self._refusal:
             raise self._refusal
         try:
-            return self._client.submit(fields)
+            return self._client.submit(fields, idempotency_key=self._key)
         except Unavailable as exc:
             self._refusal = exc
             raise

@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 @click.argument("prompt", required=False)
 @request_options
 @timeout_option
+@click.option(
+    "--idempotency-key", metavar="KEY", help="The same prompt given again with it leads to the same task."
+)
 @click.option("--no-stream", is_flag=True, help="Print the text when it is complete.")
 @json_option
 def single(
     prompt: str | None,
     timeout: float | None,
+    idempotency_key: str | None,
     no_stream: bool,
     as_json: bool,
     **options: Any,
@@ -34,7 +38,8 @@ def single(
     the waiting, not the task.
     """
     fields = request_fields(_prompt(prompt), **options)
-    raise click.exceptions.Exit(_follow(fields, timeout, stream=not no_stream, as_json=as_json))
+    code = _follow(fields, timeout, idempotency_key, stream=not no_stream, as_json=as_json)
+    raise click.exceptions.Exit(code)
 
 
 def _prompt(given: str | None) -> str:
@@ -43,7 +48,9 @@ def _prompt(given: str | None) -> str:
     return read_stdin().rstrip("\r\n") if given in (None, "-") else str(given)
 
 
-def _follow(fields: dict[str, Any], timeout_s: float | None, stream: bool, as_json: bool) -> int:
+def _follow(
+    fields: dict[str, Any], timeout_s: float | None, key: str | None, stream: bool, as_json: bool
+) -> int:
     """Run one generation and show it; returns the exit code."""
     from textgen.cli import screen
     from textgen.cli.connection import connect
@@ -52,7 +59,7 @@ def _follow(fields: dict[str, Any], timeout_s: float | None, stream: bool, as_js
     from textgen.errors import TextgenError, WaitTimeout
 
     transcript = None if as_json else Transcript(stream=stream)
-    run = Generations(connect(), [fields])
+    run = Generations(connect(), [fields], idempotency_key=key)
     try:
         for update in run.updates(timeout_s):
             if isinstance(update.what, TextgenError):

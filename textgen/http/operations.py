@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -15,6 +16,10 @@ from textgen.http.schemas import Problem, Task
 from textgen.lifecycle import Record, Status, Usage
 from textgen.requests import GenerationRequest
 
+#: What most answers have, beside the headers that all do.
+NO_HEADERS: Mapping[str, str] = {}
+#: Tells a repeated submit from the first.
+REPLAYED = {"Idempotent-Replayed": "`true` where the Idempotency-Key led to a task accepted before."}
 #: The task that stands in all examples.
 EXAMPLE_ID = "3f2b8c1e-9d4a-4c5b-8e7f-0a1b2c3d4e5f"
 EXAMPLE_REQUEST = {"prompt": "Why is the sky blue?", "max_tokens": 64, "metadata": {"order": 17}}
@@ -63,11 +68,14 @@ def example_record(status: Status) -> dict[str, Any]:
     return record.as_dict()
 
 
-def record_response(description: str, status: Status, location: bool = False) -> dict[str, Any]:
+def record_response(
+    description: str, status: Status, location: bool = False, headers: Mapping[str, str] = NO_HEADERS
+) -> dict[str, Any]:
     """Describe an answer that is a record, by the example of one in `status`."""
     names = {} if status.is_terminal else {"Retry-After": "Seconds after which to ask again."}
     if location:
         names["Location"] = "Where the task is read."
+    names |= headers
     return {
         "description": description,
         "headers": {

@@ -9,7 +9,7 @@ from werkzeug.exceptions import BadRequest
 
 from textgen import client, idempotency
 from textgen.http.body import read_object
-from textgen.http.operations import SUBMIT_BODY, TASK_SCHEMAS, problem_responses, record_response
+from textgen.http.operations import REPLAYED, SUBMIT_BODY, TASK_SCHEMAS, problem_responses, record_response
 from textgen.http.schemas import NoParameters, SubmitHeaders, TaskPath, WaitQuery
 from textgen.lifecycle import Record, Status
 from textgen.requests import parse_request
@@ -26,7 +26,7 @@ RETRY_AFTER_S = 1
     operation_id="submitTask",
     request_body=SUBMIT_BODY,
     responses={
-        202: record_response("Accepted, durably.", Status.PENDING, location=True),
+        202: record_response("Accepted, durably.", Status.PENDING, location=True, headers=REPLAYED),
         **problem_responses(400, 409, 413, 415, 422, 503),
     },
 )
