@@ -43,6 +43,7 @@ class Declare(bootsteps.StartStopStep):
         settings = get_settings()
         if not queues.is_rabbitmq(settings):
             redis_transport.survive_junk()
+            redis_transport.survive_loss()
         try:
             queues.refuse_timeout(settings)
             persistence.persist(_make_sure_of_store)

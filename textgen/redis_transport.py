@@ -1,4 +1,4 @@
-"""What kombu's Redis transport needs in a worker: its deliveries kept, and junk not fatal."""
+"""What kombu's Redis transport needs in a worker: its deliveries kept, junk and a lost server not fatal."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import time
 import uuid
 from typing import Any
 
+import redis
 from kombu.transport import redis as transport
 from kombu.utils.json import loads
+
+_kombu_connection_parameters = transport.Channel._connparams
 
 
 def renew_deliveries(task_consumer: Any) -> None:
@@ -30,6 +33,21 @@ def survive_junk() -> None:
     Its own reader raises out of the worker's main loop, which ends the worker.
     """
     transport.loads = _loads
+
+
+def survive_loss() -> None:
+    """Have a channel of a closed connection say so, which kombu takes for what it is.
+
+    Closing a lost connection, kombu 5.7 restores what its channel had not acknowledged; with the
+    server gone too, that fails on an attribute of None, which ends the worker.
+    """
+    transport.Channel._connparams = _connection_parameters
+
+
+def _connection_parameters(channel: Any, asynchronous: bool = False) -> dict[str, Any]:
+    if channel.connection.client is None:
+        raise redis.ConnectionError("the connection to the broker is closed")
+    return _kombu_connection_parameters(channel, asynchronous)
 
 
 def _loads(item: Any) -> Any:
