@@ -19,9 +19,9 @@ from textgen.stack.plan import STAGES
 log = structlog.get_logger(__name__)
 
 #: Seconds before a process that died is started again; doubles up to the cap while it keeps dying.
-RESTART_BASE_S, RESTART_CAP_S = 0.25, 30.0
+RESTART_BASE_S, RESTART_CAP_S = 0.25, 10.0
 #: Seconds after which a process no longer counts as one that keeps dying.
-STEADY_S = 30.0
+STEADY_S = 10.0
 
 
 class Crew:
