@@ -367,6 +367,12 @@ class World(ABC):
 
     def running(self, pool: str = "threads", *, seconds: float = 4.0, mock: Any = None, **more: Any) -> Task:
         """Submit a task of some seconds and return it while a worker of this pool generates."""
+        task = self.begun(pool, seconds, mock, **more)
+        self.in_phase(task, "PROCESSING")
+        return task
+
+    def begun(self, pool: str, seconds: float, mock: Any = None, **more: Any) -> Task:
+        """Submit a task of some seconds and return it when a worker of this pool has begun it."""
         plan = {"delay_s": 0.1, "tokens": int(seconds * 10), **(mock or {})}
         with self.only(pool):
             task = self.accept(mock=plan, **more)
@@ -376,7 +382,6 @@ class World(ABC):
         node = next((n for n in self.nodes() if self.pid_of(n) == task.worker), None)
         if node is None or self.nodes()[node] != pool:
             raise NotInPhase(f"{task.op} runs in process {line['pid']}, on no worker of pool {pool}")
-        self.in_phase(task, "PROCESSING")
         return task
 
     def queued(self, **more: Any) -> Task:
@@ -387,7 +392,7 @@ class World(ABC):
 
     def at_gate(self, gate: str, pool: str = "threads", **more: Any) -> Task:
         """Submit a task that stops at a gate of the worker, and return it when it is there."""
-        task = self.running(pool, seconds=0.3, metadata={"gate": gate}, **more)
+        task = self.begun(pool, 0.3, metadata={"gate": gate}, **more)
         wait_until(lambda: self.lines("gate", id=task.id), 20, f"{task.op} is at gate {gate}")
         self.in_phase(task, "PROCESSING" if gate == "write" else "COMPLETED")
         return task
@@ -447,7 +452,7 @@ def is_alive(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/stat") as stat:
             return stat.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
