@@ -39,6 +39,8 @@ class Overview:
     queues: dict[str, int]
     #: Names of the workers that take work.
     workers: list[str]
+    #: What the janitor did (`taken over`, `published again`, `expired` …) → how often, since ever.
+    janitor: dict[str, int]
 
 
 def submit(
@@ -135,7 +137,7 @@ def recent(limit: int = 50) -> list[Record]:
 
 
 def overview() -> Overview:
-    """Count tasks and queues, and name the workers.
+    """Count tasks, queues and what the janitor did, and name the workers.
 
     Raises:
         StoreUnavailable, BrokerUnavailable: One of them did not answer.
@@ -147,6 +149,7 @@ def overview() -> Overview:
         statuses=store.count_statuses(COUNTED),
         queues=broker.depths(app, get_settings()),
         workers=schedules.workers(store),
+        janitor=schedules.counts(store),
     )
 
 

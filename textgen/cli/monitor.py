@@ -118,6 +118,7 @@ def _view(look: Look | Unavailable, show_prompts: bool) -> RenderableType:
     parts: list[RenderableType] = [
         _counts("tasks", {name: overview.statuses.get(name, 0) for name in Status}),
         _counts("queues", overview.queues),
+        _counts("janitor", overview.janitor),
         Text("workers  ", style="bold").append(", ".join(overview.workers) or "none", style="not bold"),
     ]
     if records:
@@ -131,7 +132,7 @@ def _counts(title: str, counts: Mapping[Any, int]) -> RenderableType:
     line = Text(f"{title:<9}", style="bold")
     for name, count in counts.items():
         line.append(f"{name} ", style="dim not bold").append(f"{count}   ", style="not bold")
-    return line
+    return line if counts else line.append("nothing", style="not bold")
 
 
 def _document(overview: Overview, records: list[Record], show_prompts: bool) -> dict[str, Any]:
@@ -146,5 +147,6 @@ def _document(overview: Overview, records: list[Record], show_prompts: bool) -> 
         "statuses": overview.statuses,
         "queues": overview.queues,
         "workers": overview.workers,
+        "janitor": overview.janitor,
         "tasks": tasks,
     }

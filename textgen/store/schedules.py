@@ -86,3 +86,10 @@ def count(store: Store, what: str, number: int = 1) -> None:
     """Add to the counter of something the janitor did."""
     with translated():
         store.client.hincrby(keys.JANITOR_COUNTS, what, number)
+
+
+def counts(store: Store) -> dict[str, int]:
+    """What the janitor did since the store was set up, and how often."""
+    with translated():
+        found = store.client.hgetall(keys.JANITOR_COUNTS)
+    return {what: int(number) for what, number in sorted(found.items())}
