@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from tests import environment
-from tests.faults import sabotage
+from tests.faults import sabotage, table
 from tests.faults.history import History
 from tests.faults.run import Run, chosen, make_world
 from tests.faults.world import ROOT
@@ -54,13 +54,8 @@ def _side_by_side(options: argparse.Namespace, folder: Path, kinds: list[str]) -
         subprocess.Popen([sys.executable, "-m", "tests.faults", *given, "--stack", kind]) for kind in kinds
     ]
     codes = [run.wait() for run in runs]
-    tables = [json.loads((folder / kind / "table.json").read_text()) for kind in kinds if _has(folder, kind)]
-    _show([line for table in tables for line in table])
+    print(table.render(table.read(folder)))
     return max(codes)
-
-
-def _has(folder: Path, kind: str) -> bool:
-    return (folder / kind / "table.json").exists()
 
 
 def _one(options: argparse.Namespace, folder: Path, kind: str) -> int:
@@ -75,20 +70,10 @@ def _one(options: argparse.Namespace, folder: Path, kind: str) -> int:
         make_world(kind, folder, history, random.Random(f"{options.seed}-{kind}"), source), rows, options.seed
     )
     violations = run.do()
-    table = [
-        {
-            "row": outcome.row.number,
-            "fault": outcome.row.fault,
-            "phase": outcome.row.phase,
-            "stack": kind,
-            "recovered_s": outcome.recovered_s,
-            "failure": outcome.failure,
-        }
-        for outcome in run.outcomes
-    ]
-    (folder / "table.json").write_text(json.dumps(table))
+    lines = table.lines_of(kind, run.outcomes, violations)
+    (folder / table.FILE).write_text(json.dumps(lines))
     if options.stack:
-        _show(table)
+        print(table.render(lines))
     for violation in violations:
         print(f"[{kind}] VIOLATION {violation.invariant}: {violation.what}")
     for outcome in run.outcomes:
@@ -99,15 +84,6 @@ def _one(options: argparse.Namespace, folder: Path, kind: str) -> int:
     counts = f"{len(failed)} failed, {len(missing)} not run, {len(violations)} violations"
     print(f"[{kind}] {len(run.outcomes)} rows, {counts}")
     return 1 if failed or missing or violations else 0
-
-
-def _show(table: list[dict[str, object]]) -> None:
-    """Print the table as Markdown."""
-    print("| # | fault | phase | stack | recovered after | outcome |\n|--:|---|---|---|--:|---|")
-    for line in sorted(table, key=lambda line: (line["row"], line["stack"])):
-        after = f"{line['recovered_s']:.1f} s" if line["recovered_s"] is not None else "-"
-        cells = (line["row"], line["fault"], line["phase"], line["stack"], after, line["failure"] or "ok")
-        print("|", " | ".join(map(str, cells)), "|")
 
 
 if __name__ == "__main__":
