@@ -95,6 +95,13 @@ def test_the_text_of_the_attempt_that_completed_is_the_record(store: Store, deli
     assert kinds.count("reset") == 1
 
 
+def test_an_attempt_that_wrote_nothing_needs_no_reset(store: Store, delivery: Delivery) -> None:
+    claim(store, delivery, "first")
+    take_over(store, delivery, "second")
+    kinds = [event.type for event in log.read(store, delivery.record.task_id)]
+    assert "reset" not in kinds
+
+
 def test_a_repeated_append_whose_answer_was_lost_adds_nothing(store: Store, delivery: Delivery) -> None:
     claim(store, delivery, "token")
     for _ in range(3):
