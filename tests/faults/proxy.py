@@ -36,7 +36,7 @@ class Proxy:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._do(self._cut())
+        self._do(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
 
@@ -68,6 +68,13 @@ class Proxy:
     async def _listen(self) -> None:
         self._flows.set()
         await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+
+    async def _end(self) -> None:
+        self._flows.set()
+        flows = asyncio.all_tasks() - {asyncio.current_task()}
+        await self._cut()
+        if flows:
+            await asyncio.wait(flows, timeout=5)
 
     async def _cut(self) -> None:
         for writer in list(self._writers):
