@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from textgen.direct import Overview
 from textgen.errors import TaskFinished, TextgenError, UnknownTask
 from textgen.lifecycle import Event, Failure, Record, Status, Usage, new_task_id
 
@@ -94,14 +95,8 @@ class ScriptedClient:
     def recent(self, limit: int = 50) -> list[Record]:
         return list(reversed(self.records.values()))[:limit]
 
-    def overview(self) -> Any:
-        @dataclass(frozen=True)
-        class Overview:
-            statuses: dict[str, int]
-            queues: dict[str, int]
-            workers: list[str]
-
+    def overview(self) -> Overview:
         statuses: dict[str, int] = {}
         for record in self.records.values():
             statuses[record.status.value] = statuses.get(record.status.value, 0) + 1
-        return Overview(statuses, {"text_generation_tasks": 4}, ["w1@host"])
+        return Overview(statuses, {"text_generation_tasks": 4}, ["w1@host"], {"taken over": 2})

@@ -85,8 +85,9 @@ def test_list_shows_whole_ids(client):
 def test_monitor_once_shows_counts_queues_workers_and_tasks(client):
     result = run("monitor", "--once")
     assert result.exit_code == 0
-    for shown in ("COMPLETED 1", "CANCELLED 0", "text_generation_tasks 4", "w1@host", client.done.task_id):
+    for shown in ("COMPLETED 1", "CANCELLED 0", "text_generation_tasks 4", "w1@host", "taken over 2"):
         assert shown in result.stdout
+    assert client.done.task_id in result.stdout
 
 
 @pytest.mark.parametrize("arguments", [["--once"], ["--once", "--json"]])
@@ -99,6 +100,7 @@ def test_monitor_json_is_one_document_a_look(client):
     shown = json.loads(run("monitor", "--once", "--json").stdout)
     assert shown["statuses"] == {"PENDING": 1, "COMPLETED": 1, "FAILED": 1}
     assert shown["workers"] == ["w1@host"]
+    assert shown["janitor"] == {"taken over": 2}
     assert [task["status"] for task in shown["tasks"]] == [Status.FAILED, Status.COMPLETED, Status.PENDING]
 
 
