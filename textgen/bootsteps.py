@@ -44,6 +44,7 @@ class Declare(bootsteps.StartStopStep):
         if not queues.is_rabbitmq(settings):
             redis_transport.survive_junk()
             redis_transport.survive_loss()
+            redis_transport.count_by_server_time(c.connection)
         try:
             queues.refuse_timeout(settings)
             persistence.persist(_make_sure_of_store)

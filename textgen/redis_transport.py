@@ -1,4 +1,7 @@
-"""What kombu's Redis transport needs in a worker: its deliveries kept, junk and a lost server not fatal."""
+"""What kombu's Redis transport needs in a worker.
+
+Its deliveries kept, the server's clock to count them by, junk and a lost server not fatal.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,23 @@ from kombu.utils.json import loads
 _kombu_connection_parameters = transport.Channel._connparams
 
 
+class ServerClock:
+    """The server's time in seconds, as far as it was from this process's when it was last read."""
+
+    def __init__(self) -> None:
+        self._ahead_s = 0.0
+
+    def __call__(self) -> float:
+        return time.time() - self._ahead_s
+
+    def read(self, client: Any) -> None:
+        seconds, microseconds = client.time()
+        self._ahead_s = time.time() - seconds - microseconds / 1e6
+
+
+_server_time = ServerClock()
+
+
 def renew_deliveries(task_consumer: Any) -> None:
     """Keep Redis from delivering again what this worker holds.
 
@@ -21,10 +41,22 @@ def renew_deliveries(task_consumer: Any) -> None:
     the visibility time-out, running or not.
     """
     channel = task_consumer.channel
-    held = list(channel.qos._delivered)
-    if held:
-        with channel.conn_or_acquire() as client:
-            client.zadd(channel.unacked_index_key, dict.fromkeys(held, time.time()), xx=True)
+    with channel.conn_or_acquire() as client:
+        _server_time.read(client)
+        held = list(channel.qos._delivered)
+        if held:
+            client.zadd(channel.unacked_index_key, dict.fromkeys(held, _server_time()), xx=True)
+
+
+def count_by_server_time(connection: Any) -> None:
+    """Have the transport tell by the server's clock when a delivery was, and when it is overdue.
+
+    By its own, a worker whose clock is ahead takes away what others hold, and what it leaves behind
+    stays with nobody for as long as it is ahead.
+    """
+    with connection.default_channel.conn_or_acquire() as client:
+        _server_time.read(client)
+    transport.time = _server_time
 
 
 def survive_junk() -> None:
