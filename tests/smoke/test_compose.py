@@ -190,8 +190,8 @@ class LocalService:
             text = re.sub(rf"\b{inside}\b", str(here), text)
         text = re.sub(r"(^|@)(rabbitmq|redis)(?=$|:)", r"\g<1>127.0.0.1", text)
         text = text.replace("0.0.0.0", "127.0.0.1")
-        text = text.replace("/etc/textgen/", f"{ROOT}/deploy/")
-        return re.sub(r"^/(tmp|data)\b", str(self.folder), text)
+        text = re.sub(r"^/(tmp|data)\b", str(self.folder), text)
+        return text.replace("/etc/textgen/", f"{ROOT}/deploy/")
 
     def health(self, env: Environment | None = None) -> subprocess.CompletedProcess[str]:
         """Run the health check once."""
