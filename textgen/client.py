@@ -6,7 +6,7 @@ are given the URL of a server.
 
 from __future__ import annotations
 
-import time
+from collections.abc import Iterator
 from typing import Any, Self
 
 from textgen import direct
@@ -17,6 +17,7 @@ from textgen.direct import (
     dead_letters,
     get,
     health,
+    is_position,
     overview,
     purge_dead_letters,
     recent,
@@ -26,9 +27,12 @@ from textgen.direct import (
     wait,
 )
 from textgen.errors import WaitTimeout
+from textgen.lifecycle import Event
 from textgen.requests import parse_request
+from textgen.store.following import Following
 
 __all__ = [
+    "Following",
     "Overview",
     "TextGenerationClient",
     "TextGenerationProducer",
@@ -37,6 +41,7 @@ __all__ = [
     "dead_letters",
     "get",
     "health",
+    "is_position",
     "overview",
     "purge_dead_letters",
     "recent",
@@ -110,7 +115,42 @@ class TextGenerationProducer:
 
 
 class TextGenerationClient(TextGenerationProducer):
-    """Submits, waits and shows; a context manager."""
+    """Submits, waits, follows and shows; a context manager."""
+
+    def wait(self, task_id: str, timeout_s: float = 60.0) -> dict[str, Any]:
+        """Wait until a task is terminal.
+
+        Returns:
+            Its record, COMPLETED or not.
+
+        Raises:
+            WaitTimeout: It was not terminal within `timeout_s` seconds; names the id and the last state.
+            UnknownTask: There is none with this id, or its record vanished meanwhile.
+            Unavailable: Store or server cannot be reached.
+        """
+        record = self._way.wait(task_id, timeout_s)
+        if not record.status.is_terminal:
+            raise WaitTimeout(f"task {task_id} is {record.status.value} after {timeout_s:.1f} s")
+        return record.as_dict()
+
+    def stream(self, task_id: str, after: str | None = None) -> Iterator[Event]:
+        """Follow a task's events to its end.
+
+        Args:
+            task_id: Which task.
+            after: Id of the event behind which to begin; None for the beginning.
+
+        Yields:
+            `state`, `chunk` and `reset` events (see `textgen.lifecycle.Event`) as they happen. After a
+            `reset`, all text before it is void.
+
+        Raises:
+            InvalidRequest: `after` is not an event's id.
+            UnknownTask: There is none with this id.
+            Unavailable: Store or server cannot be reached; the task goes on.
+        """
+        told = self._way.stream(task_id, after)
+        return (event for event in told if event is not None and event.type != "usage")
 
     def submit_and_wait(
         self, prompt: str, poll_interval: float = 1.0, max_attempts: int = 60, **request: Any
@@ -132,12 +172,7 @@ class TextGenerationClient(TextGenerationProducer):
             UnknownTask: Its record vanished meanwhile.
         """
         task_id = self.create_task(prompt, **request)
-        started = time.monotonic()
-        record = self._way.wait(task_id, poll_interval * max_attempts)
-        if not record.status.is_terminal:
-            waited = time.monotonic() - started
-            raise WaitTimeout(f"task {task_id} is {record.status.value} after {waited:.1f} s")
-        return record.as_dict()
+        return self.wait(task_id, poll_interval * max_attempts)
 
     def display_result(self, result: dict[str, Any]) -> None:
         """Print a record for people: its state, its text or its error, and what it took."""

@@ -5,7 +5,6 @@ These functions speak to broker and store directly. They are called as those of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from textgen import broker, idempotency, outcomes
@@ -17,13 +16,14 @@ from textgen.errors import (
     TaskFinished,
     UnknownTask,
 )
-from textgen.lifecycle import Event, Record, Status, is_task_id, new_task_id
+from textgen.lifecycle import Record, Status, is_task_id, new_task_id
 from textgen.requests import GenerationRequest, parse_request
 from textgen.settings import get_settings
 from textgen.store import graveyard, open_safe_store, open_store, schedules
 from textgen.store.answers import Moved
+from textgen.store.following import POSITION, Following
 from textgen.store.graveyard import DeadLetter
-from textgen.store.subscriber import follow, wait_until_terminal
+from textgen.store.subscriber import wait_until_terminal
 
 #: How many of the newest tasks `overview` counts by status.
 COUNTED = 1000
@@ -99,17 +99,23 @@ def wait(task_id: str, timeout_s: float) -> Record:
     return record
 
 
-def stream(task_id: str, after: str | None = None) -> Iterator[Event | None]:
+def is_position(text: str) -> bool:
+    """Whether `text` is the id of an event, so that `stream` can begin behind it."""
+    return POSITION.fullmatch(text) is not None
+
+
+def stream(task_id: str, after: str | None = None) -> Following:
     """Follow a task's events from the beginning, or from behind event `after`, to its end.
 
     Yields:
         Events, and None about every 15 s while nothing happens.
 
     Raises:
+        InvalidRequest: `after` is not an event's id.
         UnknownTask: There is none with this id.
         StoreUnavailable: Redis did not answer.
     """
-    return follow(open_store(), _known(task_id), after)
+    return Following(open_store(), _known(task_id), after)
 
 
 def cancel(task_id: str) -> Record:

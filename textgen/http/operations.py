@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -83,6 +84,39 @@ def record_response(
         },
         "content": _content("application/json", Task, example_record(status)),
     }
+
+
+#: A task followed to its end, as the description shows it.
+EXAMPLE_EVENTS = (
+    ("1-0", "state", {"status": "PENDING", "at": "2026-11-02T09:30:00.000Z", "attempt": 0}),
+    ("2-1", "state", {"status": "PROCESSING", "at": "2026-11-02T09:30:00.020Z", "attempt": 1}),
+    ("3-1", "chunk", {"text": "Air scatters blue light.", "attempt": 1}),
+    ("4-1", "state", {"status": "COMPLETED", "at": "2026-11-02T09:30:01.500Z", "attempt": 1}),
+    ("end", "end", example_record(Status.COMPLETED)),
+)
+_STREAM_CONTENT = {
+    "text/event-stream": {
+        "schema": {"type": "string"},
+        "example": "".join(
+            f"id: {event_id}\nevent: {kind}\ndata: {json.dumps(data)}\n\n"
+            for event_id, kind, data in EXAMPLE_EVENTS
+        ),
+    },
+    "text/plain": {"schema": {"type": "string"}, "example": "Air scatters blue light."},
+}
+#: Describes a stream of events.
+STREAM_RESPONSE = {
+    "description": "The events: `state`, `chunk`, `reset` (all text before it is void) and at last `end`, "
+    "the record; or with `stream=text` the text alone.",
+    "content": _STREAM_CONTENT,
+}
+#: Describes what answers a submit beside 202.
+SUBMIT_ENDED_RESPONSE = record_response(
+    "The task's events as they come; or, with `Prefer: wait`, the task, which has ended.",
+    Status.COMPLETED,
+    location=True,
+)
+SUBMIT_ENDED_RESPONSE["content"] |= _STREAM_CONTENT
 
 
 def problem_responses(*statuses: int) -> ResponseDict:

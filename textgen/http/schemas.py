@@ -23,6 +23,39 @@ class WaitQuery(NoParameters):
     )
 
 
+class SubmitQuery(NoParameters):
+    """Whether a submit is answered by the record, or by the task's events."""
+
+    stream: Literal["sse", "text"] | None = Field(
+        None, description="Answer with the events; `Accept: text/event-stream` is the same as `sse`."
+    )
+    cancel_on_disconnect: bool = Field(
+        False, description="Cancel the task if the caller goes away before the end of the stream."
+    )
+
+
+class EventQuery(NoParameters):
+    """How to follow a task."""
+
+    stream: Literal["sse", "text"] = Field(
+        "sse", description="Server-Sent Events, or nothing but the text, as it comes."
+    )
+    after: str | None = Field(
+        None, description="Id of the event behind which to begin; `Last-Event-ID` goes before it."
+    )
+    cancel_on_disconnect: bool = Field(
+        False, description="Cancel the task if the caller goes away before its end."
+    )
+
+
+class EventHeaders(BaseModel):
+    """Where a broken stream is resumed."""
+
+    last_event_id: str | None = Field(
+        None, alias="Last-Event-ID", description="Id of the last event seen; browsers send it by themselves."
+    )
+
+
 class LimitQuery(NoParameters):
     """How many to list."""
 
@@ -36,6 +69,11 @@ class SubmitHeaders(BaseModel):
         None,
         alias="Idempotency-Key",
         description="New for each request, kept when one is repeated: 1 to 255 visible ASCII characters.",
+    )
+    prefer: str | None = Field(
+        None,
+        alias="Prefer",
+        description="`wait=30`: answer when the task has ended, or after 30 s (RFC 7240); 60 at the most.",
     )
 
 

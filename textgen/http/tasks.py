@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from flask import Response, jsonify, url_for
+from contextlib import suppress
+
+from flask import Response, jsonify, request, url_for
 from flask_openapi.blueprint import APIBlueprint
 from structlog.contextvars import bind_contextvars
 from werkzeug.exceptions import BadRequest
 
 from textgen import client, idempotency
+from textgen.errors import StoreUnavailable, UnknownTask
+from textgen.http import preferences, streams
 from textgen.http.body import read_object
-from textgen.http.operations import REPLAYED, SUBMIT_BODY, TASK_SCHEMAS, problem_responses, record_response
-from textgen.http.schemas import NoParameters, SubmitHeaders, TaskPath, WaitQuery
+from textgen.http.operations import (
+    REPLAYED,
+    SUBMIT_BODY,
+    SUBMIT_ENDED_RESPONSE,
+    TASK_SCHEMAS,
+    problem_responses,
+    record_response,
+)
+from textgen.http.schemas import NoParameters, SubmitHeaders, SubmitQuery, TaskPath, WaitQuery
 from textgen.lifecycle import Record, Status
 from textgen.requests import parse_request
 
@@ -26,22 +37,31 @@ RETRY_AFTER_S = 1
     operation_id="submitTask",
     request_body=SUBMIT_BODY,
     responses={
+        200: SUBMIT_ENDED_RESPONSE,
         202: record_response("Accepted, durably.", Status.PENDING, location=True, headers=REPLAYED),
         **problem_responses(400, 409, 413, 415, 422, 503),
     },
 )
-def submit(query: NoParameters, header: SubmitHeaders) -> Response:
+def submit(query: SubmitQuery, header: SubmitHeaders) -> Response:
     """Submit a task. The answer comes once the task cannot be lost any more.
 
-    Sent again with the same `Idempotency-Key` in the next 24 hours, the same request leads to the same
-    task and the same answer, with `Idempotent-Replayed: true`.
+    With `Accept: text/event-stream` (or `stream`) it is the task's events; with `Prefer: wait=30` it
+    comes when the task has ended or the time is up. Sent again with the same `Idempotency-Key` in the
+    next 24 hours, the same request leads to the same task and the same answer, with
+    `Idempotent-Replayed: true`.
     """
     asked, is_replay = parse_request(read_object()), False
     if header.idempotency_key is None:
         record = client.submit(asked)
     else:
         record, is_replay = idempotency.submit(asked, _checked_key(header.idempotency_key))
+    # The task is accepted from here on, whatever becomes of the stream or the wait.
     answer = _answer(record, 202)
+    with suppress(StoreUnavailable, UnknownTask):
+        if form := query.stream or _accepted_form():
+            answer = streams.respond(record.task_id, form, None, query.cancel_on_disconnect)
+        elif (wait_s := preferences.wait_s(header.prefer)) is not None:
+            answer = _answer_in_time(record, wait_s)
     if is_replay:
         answer.headers["Idempotent-Replayed"] = "true"
     answer.headers["Location"] = url_for("tasks.read", task_id=record.task_id)
@@ -74,6 +94,20 @@ def read(path: TaskPath, query: WaitQuery) -> Response:
 def cancel(path: TaskPath, query: NoParameters) -> Response:
     """Cancel a task; once more changes nothing."""
     return _answer(client.cancel(path.task_id))
+
+
+def _accepted_form() -> streams.Form | None:
+    """The form of stream that the caller prefers to a record, if it does."""
+    kinds = ("application/json", streams.TYPES["sse"])
+    return "sse" if request.accept_mimetypes.best_match(kinds) == kinds[1] else None
+
+
+def _answer_in_time(record: Record, wait_s: int) -> Response:
+    """Answer an accepted submit once its task has ended, or `wait_s` seconds are over."""
+    record = client.wait(record.task_id, wait_s) if wait_s else record
+    answer = _answer(record, 200 if record.status.is_terminal else 202)
+    answer.headers["Preference-Applied"] = f"wait={wait_s}"
+    return answer
 
 
 def _checked_key(key: str) -> str:

@@ -51,7 +51,7 @@ end
 local function emit(attempt, kind, ...)
   local id = integer(redis.call('HINCRBY', state, 'seq', 1)) .. '-' .. attempt
   redis.call('XADD', events, id, 'type', kind, ...)
-  redis.call('PUBLISH', events, id)
+  redis.call('PUBLISH', events, id .. ' ' .. kind)
 end
 
 -- Record and log of a task that goes on outlive its deadline, so that whoever is late can still

@@ -6,7 +6,7 @@
 local now = now_ms()
 local guard, to = ARGV[1], ARGV[3]
 local fields = redis.call('HMGET', state, 'status', 'token', 'rev', 'lease', 'cancel', 'attempt',
-  'deadline', 'ttl', 'tokens')
+  'deadline', 'ttl', 'chunks')
 local status, attempt = fields[1], fields[6]
 local function answer(word)
   return { word, integer(now), redis.call('GET', record) or '' }
