@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from textgen.errors import ConfigurationError
+from textgen.quotas import QuotaSettings
 
 #: The fields that say where broker and store are: with any of them set, the address file is not
 #: looked at, so that half of one stack is never mixed with half of another.
@@ -85,7 +86,7 @@ class AddressFileSource(PydanticBaseSettingsSource):
         return {name: address[name] for name in ("broker_url", "redis_url") if name in address}
 
 
-class Settings(BaseSettings):
+class Settings(QuotaSettings, BaseSettings):
     """All settings, with their defaults, units and bounds."""
 
     model_config = SettingsConfigDict(
