@@ -7,7 +7,8 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Self
@@ -137,6 +138,34 @@ class PrivateRabbitMQ:
     def url_of(self, vhost: str) -> str:
         """The AMQP URL of one of its virtual hosts."""
         return f"amqp://guest:guest@127.0.0.1:{self.port}/{vhost}"
+
+    @contextmanager
+    def consumer_timeout(self, milliseconds: int, vhost: str = "/", of_queues: bool = True) -> Iterator[None]:
+        """Have it take messages back after that time; channels that were open before do not notice.
+
+        Args:
+            milliseconds: The time.
+            vhost: Where queues that have a time of their own get this one.
+            of_queues: Whether they do.
+        """
+        of_queues = of_queues and self.has_queue_timeouts
+        set_env = "ok = application:set_env(rabbit, consumer_timeout, {}), "
+        set_env += "ok = application:set_env(rabbit, channel_tick_interval, {})."
+        self.ctl("eval", set_env.format(milliseconds, 500))
+        if of_queues:
+            policy = f'{{"consumer-timeout": {milliseconds}}}'
+            self.ctl("set_policy", "-p", vhost, "consumer-timeout", ".*", policy, "--apply-to", "queues")
+        try:
+            yield
+        finally:
+            self.ctl("eval", set_env.format(1_800_000, 60_000))
+            if of_queues:
+                self.ctl("clear_policy", "-p", vhost, "consumer-timeout")
+
+    @property
+    def has_queue_timeouts(self) -> bool:
+        """Whether a queue may have a consumer timeout of its own, which RabbitMQ 3.12 began with."""
+        return tuple(map(int, self.ctl("version").split(".")[:2])) >= (3, 12)
 
     def queues(self, vhost: str) -> dict[str, int]:
         """Queue → messages in it, unacknowledged ones included."""

@@ -6,8 +6,6 @@ it brings the task to its next state and says what is left for the broker to do.
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from typing import TypeVar
 import structlog
 
 from textgen import outcomes
+from textgen.draft import Draft
 from textgen.engines.base import Chunk, Engine, EngineRequest, Finish
 from textgen.errors import (
     ConfigurationError,
@@ -28,6 +27,7 @@ from textgen.heartbeat import Heartbeat, Running
 from textgen.lifecycle import Failure, Record, Status
 from textgen.logs import outline
 from textgen.messages import Delivery
+from textgen.persistence import HandBack, persist
 from textgen.settings import Settings
 from textgen.store import Store
 from textgen.store.answers import Claim, Claimed, Moved, Terms, Transition, Verdict
@@ -35,13 +35,6 @@ from textgen.store.answers import Claim, Claimed, Moved, Terms, Transition, Verd
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
-
-#: Seconds that the final write is repeated while the store is away; then the message goes back.
-FINISH_PATIENCE_S = 60.0
-#: Seconds between two tries of it, before jitter.
-FINISH_PAUSE_S = 0.5
-#: Chunks held back while the store is away; then the attempt waits for it.
-MAX_UNWRITTEN_CHARS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +69,6 @@ class Ended:
     by_us: bool = False
 
 
-class HandBack(Exception):
-    """The store stayed away: the message must stay with the broker."""
-
-
 def run(delivery: Delivery, token: str, worker: Worker) -> Parked | Ended:
     """Bring a delivered task to its next state.
 
@@ -112,7 +101,10 @@ def _claim(delivery: Delivery, token: str, worker: Worker) -> Claim:
             record = known
         elif claim.outcome is Claimed.LAPSED:
             record = outcomes.lapse(store, worker.settings, known, claim.rev).record or known
-        elif claim.outcome in (Claimed.EXPIRED, Claimed.STALE) and claim.record is not None:
+        elif claim.outcome is Claimed.EXPIRED and claim.record is None:
+            store.bury(outcomes.failed(known, outcomes.DEADLINE), delivery.terms.ttl_ms)
+            return Claim(Claimed.ENDED, store.get(known.task_id))
+        elif claim.outcome in (Claimed.EXPIRED, Claimed.STALE):
             error = outcomes.DEADLINE if claim.outcome is Claimed.EXPIRED else outcomes.QUEUE_TIMEOUT
             moved = outcomes.expire(store, known, claim.rev, error)
             return Claim(Claimed.ENDED, moved.record)
@@ -127,18 +119,20 @@ class _Attempt:
 
     def __init__(self, running: Running, terms: Terms, worker: Worker) -> None:
         self.running = running
-        self.record = running.record
         self.terms = terms
         self.worker = worker
         self.store = worker.store
-        self.text: list[str] = []
-        self.unwritten: list[Chunk] = []
-        self.chunks = 0
+        self.draft = Draft(running, terms, worker.store, worker.name)
+
+    @property
+    def record(self) -> Record:
+        """The task as this attempt has it."""
+        return self.running.record
 
     def run(self) -> Parked | Ended:
         try:
             engine = self.worker.engine(self.record.params.get("engine"))
-            self.record = self.running.record = self.record.but(engine=engine.name)
+            self.running.record = self.record.but(engine=engine.name)
             finish = self._generate(engine)
         except TransientEngineError as exc:
             return self._retry(exc)
@@ -158,7 +152,7 @@ class _Attempt:
         with closing(_iterate(engine, self._request())) as pieces:
             for piece in pieces:
                 if isinstance(piece, Finish):
-                    self._flush(patient=True)
+                    self.draft.flush(is_last=True)
                     return piece if self.running.verdict is Verdict.OK else None
                 if self.running.ended or not self._append(piece):
                     return None
@@ -182,57 +176,21 @@ class _Attempt:
 
     def _append(self, chunk: Chunk) -> bool:
         """Add a chunk to the log; False if the attempt has to stop."""
-        if chunk.text:
-            self.text.append(chunk.text)
-            self.unwritten.append(chunk)
+        self.draft.add(chunk)
         if self.running.overrun_s > 0:
             self.worker.heartbeat.end(self.running, outcomes.ATTEMPT_TIMEOUT)
             return False
-        self._flush(patient=sum(len(c.text) for c in self.unwritten) > MAX_UNWRITTEN_CHARS)
+        self.draft.flush()
         if self.running.verdict is Verdict.OVERDUE:
             self.worker.heartbeat.end(self.running, outcomes.DEADLINE)
         return self.running.verdict is Verdict.OK
-
-    def _flush(self, patient: bool) -> None:
-        """Write what is unwritten. An impatient flush leaves it for the next one if Redis is away."""
-        if not self.unwritten:
-            return
-        text = "".join(chunk.text for chunk in self.unwritten)
-        tokens = sum(chunk.tokens for chunk in self.unwritten)
-        prompt_tokens = next((c.prompt_tokens for c in self.unwritten if c.prompt_tokens is not None), None)
-        try:
-            verdict = self._append_text(text, tokens, prompt_tokens)
-        except StoreUnavailable:
-            if not patient:
-                return
-            verdict = persist(lambda: self._append_text(text, tokens, prompt_tokens))
-        self.running.verdict = verdict
-        self.chunks += 1
-        self.unwritten.clear()
-
-    def _append_text(self, text: str, tokens: int, prompt_tokens: int | None) -> Verdict:
-        task_id, token = self.record.task_id, self.running.token
-        verdict = self.store.append(task_id, token, self.chunks, text, tokens, prompt_tokens)
-        if verdict is Verdict.ABSENT and self._restore():
-            self.chunks = 0
-            return self.store.append(task_id, token, 0, "".join(self.text), tokens, prompt_tokens)
-        return verdict
-
-    def _restore(self) -> bool:
-        """Claim a task again that Redis has lost while it ran."""
-        lost = self.record.but(status=Status.PENDING, attempt=0, failures=0)
-        claim = self.store.claim(lost, self.terms, self.running.token, self.worker.name)
-        if claim.outcome is not Claimed.TAKEN or claim.record is None:
-            return False
-        self.record = self.running.record = claim.record.but(engine=self.record.engine)
-        return True
 
     # Endings
 
     def _complete(self, finish: Finish) -> Parked | Ended:
         ended = self.record.but(
             status=Status.COMPLETED,
-            result="".join(self.text),
+            result=self.draft.text,
             error=None,
             finish_reason=finish.reason,
             usage=finish.usage,
@@ -241,7 +199,7 @@ class _Attempt:
         return self._settle(ended)
 
     def _fail(self, error: Failure, is_dead: bool = False) -> Parked | Ended:
-        partial = "".join(self.text) or None
+        partial = self.draft.text or None
         failures = self.record.failures + 1
         ended = outcomes.failed(self.record.but(failures=failures, result=partial), error)
         return self._settle(ended, is_dead)
@@ -271,7 +229,7 @@ class _Attempt:
 
     def _finish(self, ended: Record, is_dead: bool) -> Transition:
         moved = self.store.move(ended, token=self.running.token, is_dead=is_dead)
-        if moved.outcome is Moved.ABSENT and self._restore():
+        if moved.outcome is Moved.ABSENT and self.draft.restore():
             moved = self.store.move(ended.but(attempt=self.record.attempt), token=self.running.token)
         if moved.outcome is Moved.OK:
             self.store.discard(ended.task_id)
@@ -288,22 +246,6 @@ class _Attempt:
         if control and control.cancel:
             return Ended(persist(lambda: outcomes.cancel(self.store, task_id)).record)
         return Ended(persist(lambda: self.store.get(task_id)))
-
-
-def persist(call: Callable[[], T], patience_s: float = FINISH_PATIENCE_S) -> T:
-    """Repeat `call` while the store is away, with jitter.
-
-    Raises:
-        HandBack: It stayed away for `patience_s` seconds.
-    """
-    give_up = time.monotonic() + patience_s
-    while True:
-        try:
-            return call()
-        except StoreUnavailable as exc:
-            if time.monotonic() > give_up:
-                raise HandBack(str(exc)) from exc
-            time.sleep(FINISH_PAUSE_S * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
 
 
 def _iterate(engine: Engine, request: EngineRequest) -> Generator[Chunk | Finish, None, None]:

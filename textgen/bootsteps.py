@@ -8,11 +8,12 @@ import time
 from typing import Any
 
 import structlog
+from amqp.exceptions import AccessRefused
 from celery import bootsteps, signals
 from celery.exceptions import WorkerShutdown
 from celery.worker import state as worker_state
 
-from textgen import attempt, broker, engines, logs, queues, redis_transport
+from textgen import broker, engines, logs, persistence, queues, redis_transport
 from textgen.celery import app
 from textgen.errors import ConfigurationError, EngineError, StoreUnavailable
 from textgen.hooks import GenerateRequest
@@ -42,9 +43,13 @@ class Declare(bootsteps.StartStopStep):
         if not queues.is_rabbitmq(settings):
             redis_transport.survive_junk()
         try:
-            attempt.persist(open_safe_store)
+            queues.refuse_timeout(settings)
+            persistence.persist(open_safe_store)
             queues.declare(c.connection, settings)
-        except (ConfigurationError, attempt.HandBack) as exc:
+        except AccessRefused as exc:
+            log.critical("worker cannot work", reason=broker.forbidden(exc))
+            raise WorkerShutdown(EX_CONFIG) from exc
+        except (ConfigurationError, persistence.HandBack) as exc:
             log.critical("worker cannot work", reason=str(exc))
             raise WorkerShutdown(EX_CONFIG) from exc
         for limit in broker.limits(c.connection, settings):

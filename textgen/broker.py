@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import select
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from amqp.exceptions import AccessRefused, AMQPError
+from amqp.exceptions import AccessRefused, AMQPError, NotFound
 from kombu.exceptions import KombuError, OperationalError
 from redis.exceptions import RedisError
 
@@ -188,8 +188,8 @@ def purge_dead(app: Celery, settings: Settings) -> None:
     try:
         with app.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, timeout=settings.publish_timeout_s)
-            queues.dead(settings)(connection.default_channel).declare()
-            connection.default_channel.queue_purge(queues.dead(settings).name)
+            with suppress(NotFound):  # no worker has declared it yet
+                connection.default_channel.queue_purge(queues.dead(settings).name)
     except ERRORS as exc:
         raise BrokerUnavailable(f"the broker cannot be reached: {_reason(exc)}") from exc
 

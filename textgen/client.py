@@ -23,6 +23,8 @@ from textgen.direct import (
     replay,
     stream,
     submit,
+    today,
+    usage,
     wait,
 )
 from textgen.errors import WaitTimeout
@@ -43,6 +45,8 @@ __all__ = [
     "replay",
     "stream",
     "submit",
+    "today",
+    "usage",
     "wait",
 ]
 

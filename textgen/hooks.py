@@ -6,9 +6,7 @@
 
 from __future__ import annotations
 
-import math
 import uuid
-from datetime import UTC, datetime
 from typing import Any
 
 import structlog
@@ -23,9 +21,10 @@ from textgen.admission import admit
 from textgen.caller import Caller
 from textgen.errors import BrokerUnavailable, DuplicateTask, InvalidRequest, StoreUnavailable
 from textgen.lifecycle import Record, is_task_id, new_task_id
-from textgen.requests import GenerationRequest, parse_request
+from textgen.options import due_s, read_envelope, with_options
+from textgen.requests import GenerationRequest
 from textgen.settings import get_settings
-from textgen.store import open_safe_store, open_store
+from textgen.store import meter, open_safe_store, open_store
 from textgen.store.answers import Submitted, Terms
 
 log = structlog.get_logger(__name__)
@@ -142,7 +141,7 @@ class GenerateTask(Task):
             As `apply_async`.
         """
         settings, store = get_settings(), open_safe_store()
-        request = _with_options(request, options)
+        request = with_options(request, options)
         caller = options.get("caller") or Caller(options.get("owner") or settings.owner)
         record = messages.new_record(request, task_id, caller.owner).but(replay_of=options.get("replay_of"))
         envelope = {name: options[name] for name in messages.ENVELOPE if options.get(name) is not None}
@@ -153,30 +152,29 @@ class GenerateTask(Task):
             attempt_s=request.attempt_timeout_s or 0,
             envelope=kombu_json.dumps(envelope),
         )
-        due_s = _due_s(options)
+        delay_s = due_s(options)
         queue_s = request.queue_timeout_s or settings.queue_timeout_s
         # What a running task submits was let in with it: a chain does not break off at a limit.
         is_free = self.app.current_worker_task is not None
-        admission = admit(store, settings, record, caller, is_delayed=due_s > 0, is_free=is_free)
-        submitted = store.submit(record, terms, request.deadline_s or settings.deadline_s, due_s, queue_s)
+        admission = admit(store, settings, record, caller, is_delayed=delay_s > 0, is_free=is_free)
+        submitted = store.submit(record, terms, request.deadline_s or settings.deadline_s, delay_s, queue_s)
         if submitted.terms is None:
             settlement.settle(store, settings, task_id)
         if submitted.is_clash:
             raise DuplicateTask(f"task id {task_id} was used before for another request")
-        if submitted.terms and admission.place == "waiting":
-            store.unschedule(task_id)
-        elif submitted.terms:
-            self._first_send(submitted.record, submitted.terms, due_s)
+        is_waiting = admission.place == "waiting" and meter.is_waiting(store, record)
+        if submitted.terms and not is_waiting:
+            self._first_send(submitted.record, submitted.terms, delay_s)
         return submitted
 
-    def _first_send(self, record: Record, terms: Terms, due_s: float) -> None:
+    def _first_send(self, record: Record, terms: Terms, delay_s: float) -> None:
         """Publish a task that was just recorded; take it back if the broker does not confirm.
 
         If it runs in spite of that, the broker has it after all, and the submit has succeeded.
         """
         store = open_store()
         try:
-            self.send(record, terms, due_s)
+            self.send(record, terms, delay_s)
         except BrokerUnavailable:
             if store.refuse(record.task_id):
                 settlement.settle(store, get_settings(), record.task_id)
@@ -197,7 +195,7 @@ class GenerateTask(Task):
             store.schedule(record.task_id, delay_s)
             return
         lane = settings.bulk_queue if record.lane == "bulk" else settings.queue
-        route = queues.wait_route(settings, delay_s) if delay_s > 0 else {"queue": lane}
+        route = queues.wait_route(settings, delay_s) if delay_s > 0 else queues.lane_route(settings, lane)
         self._publish(record, terms, {**route, "routing_key": lane}, {})
         try:
             store.unschedule(record.task_id)
@@ -230,7 +228,7 @@ class GenerateTask(Task):
                 messages.kwargs_of(record),
                 task_id=record.task_id,
                 producer=producer,
-                **_envelope(terms.envelope),
+                **read_envelope(terms.envelope),
                 **route,
                 priority=broker.transport_priority(settings, record.priority),
                 headers={messages.HEADER: messages.header_of(record, terms), **headers},
@@ -241,45 +239,3 @@ class GenerateTask(Task):
                 mandatory=True,
                 confirm_timeout=settings.publish_timeout_s,
             )
-
-
-def _envelope(text: str) -> dict[str, Any]:
-    return dict(kombu_json.loads(text)) if text else {}
-
-
-def _with_options(request: GenerationRequest, options: dict[str, Any]) -> GenerationRequest:
-    """Let Celery's options `priority`, `queue` and `expires` speak where the request does not."""
-    settings = get_settings()
-    changes: dict[str, Any] = {}
-    priority = options.get("priority")
-    if priority is not None and "priority" not in request.model_fields_set:
-        changes["priority"] = priority
-    queue = options.get("queue")
-    if queue is not None:
-        name = getattr(queue, "name", queue)
-        if name not in (settings.queue, settings.bulk_queue):
-            reason = f"must be {settings.queue} or {settings.bulk_queue}"
-            raise InvalidRequest.of({"field": "queue", "reason": reason})
-        changes["lane"] = "bulk" if name == settings.bulk_queue else "interactive"
-    expires = options.get("expires")
-    if expires is not None and request.deadline_s is None:
-        changes["deadline_s"] = max(1, math.ceil(_seconds_until(expires)))
-    if not changes:
-        return request
-    return parse_request({**request.as_kwargs(), **changes})
-
-
-def _seconds_until(moment: Any) -> float:
-    """Seconds until `moment`: a number of seconds, a datetime, or one in ISO 8601."""
-    if isinstance(moment, str):
-        moment = datetime.fromisoformat(moment)
-    if isinstance(moment, datetime):
-        aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return (aware - datetime.now(UTC)).total_seconds()
-    return float(moment)
-
-
-def _due_s(options: dict[str, Any]) -> float:
-    """Seconds before which no attempt may begin, from Celery's `countdown` and `eta`."""
-    moment = options.get("eta") if options.get("countdown") is None else options["countdown"]
-    return max(0.0, _seconds_until(moment)) if moment is not None else 0.0

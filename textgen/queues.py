@@ -35,6 +35,27 @@ def _arguments(settings: Settings, **more: Any) -> dict[str, Any] | None:
     return {"x-queue-type": settings.queue_type, **more}
 
 
+def held_s(settings: Settings) -> float:
+    """Seconds that a worker may hold a message: it reserves as many of each lane as it has slots, times
+    the prefetch count, so that a message waits for those before it and then runs itself.
+    """
+    return 2 * settings.prefetch_count * (settings.attempt_timeout_s + settings.attempt_margin_s)
+
+
+def refuse_timeout(settings: Settings) -> None:
+    """Make sure that RabbitMQ does not take messages back that are still worked on.
+
+    Raises:
+        ConfigurationError: It would; its consumers would be cut off, and the tasks run again.
+    """
+    if is_rabbitmq(settings) and held_s(settings) >= settings.consumer_timeout_s:
+        raise ConfigurationError(
+            f"a worker may hold a message for {held_s(settings):.0f} s, and RabbitMQ takes it back after "
+            f"{settings.consumer_timeout_s} s: lower TEXTGEN_ATTEMPT_TIMEOUT_S or PREFETCH_COUNT, or raise "
+            "TEXTGEN_CONSUMER_TIMEOUT_S"
+        )
+
+
 def dead_exchange(settings: Settings) -> Exchange:
     """Where rejected messages go, by whatever lane they came.
 
@@ -49,6 +70,7 @@ def lanes(settings: Settings) -> list[Queue]:
         "x-dead-letter-exchange": dead_exchange(settings).name,
         "x-max-length": settings.queue_max_length,
         "x-overflow": "reject-publish",
+        "x-consumer-timeout": settings.consumer_timeout_s * 1000,
     }
     if settings.queue_type == "quorum":
         more |= {"x-delivery-limit": DELIVERY_LIMIT, "x-dead-letter-strategy": "at-least-once"}
@@ -64,6 +86,15 @@ def lanes(settings: Settings) -> list[Queue]:
         )
         for name in (settings.queue, settings.bulk_queue)
     ]
+
+
+def lane_route(settings: Settings, lane: str) -> dict[str, Any]:
+    """Publish options that send a message to a lane's queue.
+
+    By the lanes' own exchange: the default one, which Celery would take, would oblige RabbitMQ's users to
+    have permission to publish to any queue.
+    """
+    return {"queue": lane, "exchange": settings.queue} if is_rabbitmq(settings) else {"queue": lane}
 
 
 def dead_letters(settings: Settings) -> Queue:
@@ -134,8 +165,8 @@ def declare(connection: Any, settings: Settings) -> None:
                 raise
             raise ConfigurationError(
                 f"queue {queue.name!r} exists with other arguments: delete it once it is empty, set "
-                "TEXT_GENERATION_QUEUE_TYPE and TEXTGEN_QUEUE_MAX_LENGTH as they were, or choose "
-                "another TEXT_GENERATION_QUEUE"
+                "TEXT_GENERATION_QUEUE_TYPE, TEXTGEN_QUEUE_MAX_LENGTH and TEXTGEN_CONSUMER_TIMEOUT_S as they "
+                "were, or choose another TEXT_GENERATION_QUEUE"
             ) from exc
 
 

@@ -29,7 +29,7 @@ class QuotaSettings(BaseModel):
     max_queued: int = Field(
         100_000,
         ge=0,
-        description="Tasks that wait or run at once, of all; past it, submits are refused (503).",
+        description="Tasks that wait or run at once, of all; past it, submits get 503.",
     )
     owner_share: int = Field(
         0,

@@ -6,11 +6,7 @@ this user's running `textgen up` (only where no connection is set at all), the d
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -18,6 +14,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from textgen.address import running_address
 from textgen.errors import ConfigurationError
 from textgen.quotas import QuotaSettings
 
@@ -33,44 +30,10 @@ CONNECTION_FIELDS = frozenset(
         "rabbitmq_password",
         "redis_host",
         "redis_port",
+        "redis_user",
         "redis_password",
     }
 )
-
-
-def state_home() -> Path:
-    """The folder of this user's textgen state (XDG base directories, `$XDG_STATE_HOME`)."""
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(base) / "textgen"
-
-
-def cache_home() -> Path:
-    """The folder of what can be fetched again, such as model weights (`$XDG_CACHE_HOME`)."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "textgen"
-
-
-def address_file() -> Path:
-    """Where `textgen up` writes how its broker and store are reached (mode 0600)."""
-    return state_home() / "address.json"
-
-
-def running_address(path: Path | None = None) -> dict[str, Any]:
-    """Read the address of this user's running stack, or of the one that holds the file `path`.
-
-    Returns:
-        The address file's object, or `{}` where there is none or its stack no longer runs. A
-        running `textgen up` holds an exclusive lock on the file, which dies with it.
-    """
-    try:
-        with (path or address_file()).open() as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return dict(json.load(file))
-    except (OSError, ValueError):
-        pass
-    return {}
 
 
 class AddressFileSource(PydanticBaseSettingsSource):
@@ -127,6 +90,12 @@ class Settings(QuotaSettings, BaseSettings):
     queue_max_length: int = Field(
         100_000, ge=1, description="Messages a queue holds at the most; past it, submits are refused."
     )
+    consumer_timeout_s: int = Field(
+        86_400,
+        ge=1,
+        le=2_592_000,
+        description="Seconds a worker may hold a message before RabbitMQ (3.12 or later) takes it back.",
+    )
     prefetch_count: int = Field(
         1,
         ge=1,
@@ -144,6 +113,7 @@ class Settings(QuotaSettings, BaseSettings):
     )
     redis_host: str = Field("localhost", validation_alias="REDIS_HOST", description="Redis host.")
     redis_port: int = Field(6379, ge=1, le=65535, validation_alias="REDIS_PORT", description="Redis port.")
+    redis_user: str = Field("", validation_alias="REDIS_USER", description="Redis user; empty: the default.")
     redis_password: SecretStr = Field(
         SecretStr(""), validation_alias="REDIS_PASSWORD", description="Redis password."
     )
@@ -174,7 +144,7 @@ class Settings(QuotaSettings, BaseSettings):
     attempt_timeout_s: float = Field(
         840.0,
         gt=0,
-        description="Seconds one attempt may run; twice this lies under RabbitMQ's consumer timeout.",
+        description="Seconds one attempt may run; twice this lies under RabbitMQ 3's own consumer timeout.",
     )
     attempt_margin_s: float = Field(
         10.0, gt=0, description="Seconds past that after which an attempt is given up even in mid-call."
@@ -252,7 +222,7 @@ class Settings(QuotaSettings, BaseSettings):
         if self.redis_url:
             return self.redis_url
         password = quote(self.redis_password.get_secret_value(), safe="")
-        credentials = f":{password}@" if password else ""
+        credentials = f"{quote(self.redis_user, safe='')}:{password}@" if password else ""
         return f"redis://{credentials}{self.redis_host}:{self.redis_port}/0"
 
     @property

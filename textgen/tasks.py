@@ -10,7 +10,7 @@ import structlog
 from celery.exceptions import Ignore, Reject
 from kombu.utils import json as kombu_json
 
-from textgen import attempt, engines, messages, settlement
+from textgen import attempt, engines, messages, persistence, settlement
 from textgen.celery import app
 from textgen.errors import BrokerUnavailable, ConfigurationError, GenerationFailed, StoreUnavailable
 from textgen.heartbeat import Heartbeat, give_up_child
@@ -47,7 +47,7 @@ def _delivery(request: Any, kwargs: dict[str, Any]) -> messages.Delivery:
     kept = {name: value for name, value in envelope.items() if value}
     header = getattr(request, messages.HEADER, None)
     store = open_store()
-    now_ms = attempt.persist(store.now_ms)
+    now_ms = persistence.persist(store.now_ms)
     return messages.read(request.id, [], kwargs, header, kombu_json.dumps(kept), get_settings(), now_ms)
 
 
@@ -78,7 +78,7 @@ def generate(self: GenerateTask, prompt: str | None = None, **request: Any) -> s
         outcome = attempt.run(delivery, self.request.token, _worker(self.request.hostname or ""))
         settlement.settle_now(open_store(), get_settings(), self.request.id, self.send)
         return _conclude(self, outcome)
-    except (StoreUnavailable, attempt.HandBack) as exc:
+    except (StoreUnavailable, persistence.HandBack) as exc:
         log.error("store away, message handed back", reason=str(exc))
         raise Reject(str(exc), requeue=True) from exc
     finally:
@@ -114,8 +114,8 @@ def _park(task: GenerateTask, parked: attempt.Parked) -> None:
     if parked.is_retry and parked.record.error:
         task.send_event("task-retried", exception=parked.record.error.type, traceback="")
     if not parked.is_retry:
-        attempt.persist(lambda: store.schedule(task_id, parked.wait_s + 30.0))
+        persistence.persist(lambda: store.schedule(task_id, parked.wait_s + 30.0))
     try:
         task.send(parked.record, parked.terms, parked.wait_s)
     except BrokerUnavailable:
-        attempt.persist(lambda: store.schedule(task_id, parked.wait_s))
+        persistence.persist(lambda: store.schedule(task_id, parked.wait_s))

@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from textgen.address import cache_home
 from textgen.errors import ConfigurationError
-from textgen.settings import Settings, cache_home
+from textgen.settings import Settings
 
 #: The wheel, as pip's requirement with hash.
 REQUIREMENT = (

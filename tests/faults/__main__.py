@@ -91,6 +91,9 @@ def _one(options: argparse.Namespace, folder: Path, kind: str) -> int:
         _show(table)
     for violation in violations:
         print(f"[{kind}] VIOLATION {violation.invariant}: {violation.what}")
+    for outcome in run.outcomes:
+        if outcome.failure:
+            print(f"[{kind}] VIOLATION row {outcome.row.number}: {outcome.failure}")
     missing = {row.number for row in rows} - {outcome.row.number for outcome in run.outcomes}
     failed = [outcome for outcome in run.outcomes if outcome.failure]
     counts = f"{len(failed)} failed, {len(missing)} not run, {len(violations)} violations"

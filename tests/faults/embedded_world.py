@@ -109,6 +109,11 @@ class EmbeddedWorld(World):
     def kill_store(self, lose_data: bool = False) -> None:
         os.kill(self.store_pid, signal.SIGKILL)
 
+    def lose_data(self) -> None:
+        """Delete what the server would load at its next start."""
+        for path in self.state_dir.glob("valkey/appendonlydir/*"):
+            path.unlink()
+
     def start_store(self) -> None:
         """The supervisor does."""
 

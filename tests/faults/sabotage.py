@@ -31,6 +31,7 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
         Patch("textgen/hooks.py", "                confirm_timeout=settings.publish_timeout_s,\n", ""),
     ),
     "fencing": (
+        Patch("textgen/store/lua/append.lua", "if fields[2] ~= ARGV[1] then return answer('fenced') end", ""),
         Patch(
             "textgen/store/lua/transition.lua",
             "if fields[2] ~= ARGV[2] then return answer('fenced') end",

@@ -119,6 +119,8 @@ class Traffic:
         if text is not None:
             return json.loads(text)["status"] in TERMINAL
         # its record was wiped: what had ended before does not come back
+        if self.open[task_id] < self.world.lost_at:
+            return True
         was_wiped = self.open[task_id] < self.world.emptied_at
         return was_wiped and bool(
             task_id in self.cancelled or self.world.lines("run", id=task_id, step="end")

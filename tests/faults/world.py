@@ -97,6 +97,8 @@ class World(ABC):
         self.healed_at = time.time()
         #: When the records were last wiped.
         self.emptied_at = 0.0
+        #: When the messages were wiped with them.
+        self.lost_at = 0.0
         #: Submits that are in flight while a web process is killed may stay without an answer.
         self.kills_web = False
         self._ops = 0
@@ -276,14 +278,23 @@ class World(ABC):
         return status
 
     @contextmanager
-    def emptying(self) -> Iterator[None]:
+    def emptying(self, event: str = "emptied") -> Iterator[None]:
         """The time in which all records are wiped."""
-        self.history.write("store", at=time.time(), event="emptied")
+        self.history.write("store", at=time.time(), event=event)
         try:
             yield
         finally:
             self.emptied_at = time.time()
-            self.history.write("store", at=self.emptied_at, event="emptied")
+            self.history.write("store", at=self.emptied_at, event=event)
+
+    @contextmanager
+    def losing_all(self) -> Iterator[None]:
+        """The time in which all records and all messages are wiped."""
+        try:
+            with self.emptying("lost_all"):
+                yield
+        finally:
+            self.lost_at = self.emptied_at
 
     # Looking
 

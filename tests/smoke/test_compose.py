@@ -27,8 +27,15 @@ from tests.services import RABBITMQ_BIN, PrivateRabbitMQ
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 OURS = ("web", "worker", "flower")
-#: Other values than those of .env.example, to see that they arrive.
-CHANGED = {"=guest": "=tester", "=admin": "=boss"}
+#: Who may log in to RabbitMQ and to Redis, each with its variable's password.
+USERS = {
+    "RABBITMQ": {"admin": "_ADMIN", "web": "_WEB", "worker": "", "flower": "_FLOWER"},
+    "REDIS": {"admin": "_ADMIN", "web": "_WEB", "worker": "", "flower": "_FLOWER", "monitor": "_MONITOR"},
+}
+PASSWORDS = [
+    *(f"{server}{role}_PASSWORD" for server, roles in USERS.items() for role in roles.values()),
+    "FLOWER_PASSWORD",
+]
 
 
 def compose(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -51,17 +58,21 @@ def project(env_file: str | None) -> Path:
     folder = new_folder("compose")
     shutil.copy(ROOT / "docker-compose.yml", folder)
     (folder / "deploy").mkdir()
-    shutil.copy(ROOT / "deploy" / "rabbitmq.conf", folder / "deploy")
+    for name in ("rabbitmq.conf", "rabbitmq_users.sh", "redis_users.sh"):
+        shutil.copy(ROOT / "deploy" / name, folder / "deploy")
     if env_file is not None:
         (folder / ".env").write_text(env_file)
     return folder
 
 
+def secret(name: str) -> str:
+    """Another password than that of .env.example, and another one for each variable."""
+    return f"secret-of-{name}"
+
+
 def example() -> str:
-    text = (ROOT / ".env.example").read_text()
-    for old, new in CHANGED.items():
-        text = text.replace(old, new)
-    return text
+    text = (ROOT / ".env.example").read_text().replace("FLOWER_USER=admin", "FLOWER_USER=boss")
+    return re.sub(r"^(\w+_PASSWORD)=.*$", lambda found: f"{found[1]}={secret(found[1])}", text, flags=re.M)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +109,7 @@ def test_compose_takes_the_example_as_it_stands() -> None:
 
 def test_compose_refuses_to_start_without_passwords() -> None:
     assert compose(project(None)).returncode != 0
-    for name in ("RABBITMQ_USER", "RABBITMQ_PASSWORD", "REDIS_PASSWORD", "FLOWER_USER", "FLOWER_PASSWORD"):
+    for name in ("FLOWER_USER", *PASSWORDS):
         refused = compose(project(re.sub(rf"^{name}=.*$", f"{name}=", example(), flags=re.MULTILINE)))
         assert refused.returncode != 0, name
         assert name in refused.stderr
@@ -135,6 +146,18 @@ def test_every_service_is_watched_and_restricted(services: Mapping[str, Any]) ->
         }
 
 
+def test_no_container_knows_a_password_that_is_not_its_own(services: Mapping[str, Any]) -> None:
+    own = {
+        "web": {"RABBITMQ_WEB_PASSWORD", "REDIS_WEB_PASSWORD"},
+        "worker": {"RABBITMQ_PASSWORD", "REDIS_PASSWORD"},
+        "flower": {"RABBITMQ_FLOWER_PASSWORD", "REDIS_FLOWER_PASSWORD", "FLOWER_PASSWORD"},
+    }
+    for service, known in own.items():
+        environment = "\n".join(map(str, services[service]["environment"].values()))
+        found = {name for name in PASSWORDS if re.search(rf"\b{secret(name)}\b", environment)}
+        assert found == known, service
+
+
 def test_the_worker_scales_and_gets_the_time_to_hand_back(services: Mapping[str, Any]) -> None:
     worker = services["worker"]
     assert "container_name" not in worker
@@ -158,8 +181,8 @@ class LocalService:
             "XDG_STATE_HOME": str(folder / "state"),
         }
         self.check = [self.translated(part) for part in service["healthcheck"]["test"]]
-        command = [self.translated(part) for part in service.get("command") or ["false"]]
-        self.process = Process(command, env=self.env, cwd=folder, log_file=folder / "log")
+        self.command = [self.translated(part) for part in service["command"]]
+        self.process = Process(self.command, env=self.env, cwd=folder, log_file=folder / "log")
 
     def translated(self, text: str) -> str:
         """`text` with the addresses and folders of this machine."""
@@ -167,7 +190,8 @@ class LocalService:
             text = re.sub(rf"\b{inside}\b", str(here), text)
         text = re.sub(r"(^|@)(rabbitmq|redis)(?=$|:)", r"\g<1>127.0.0.1", text)
         text = text.replace("0.0.0.0", "127.0.0.1")
-        return re.sub(r"(?<=\s)/(tmp|data)\b", str(self.folder), text)
+        text = text.replace("/etc/textgen/", f"{ROOT}/deploy/")
+        return re.sub(r"^/(tmp|data)\b", str(self.folder), text)
 
     def health(self, env: Environment | None = None) -> subprocess.CompletedProcess[str]:
         """Run the health check once."""
@@ -202,13 +226,19 @@ def local(services: Mapping[str, Any], ports: Mapping[int, int]) -> dict[str, Lo
 
 @pytest.fixture(scope="module")
 def broker(local: Mapping[str, LocalService], ports: dict[int, int]) -> Iterator[PrivateRabbitMQ]:
-    """RabbitMQ with the variables and the configuration file of its service."""
+    """RabbitMQ with the variables, the command and the configuration file of its service."""
     lines = (ROOT / "deploy" / "rabbitmq.conf").read_text().splitlines()
-    config = dict(line.split(" = ") for line in lines if line and not line.startswith("#"))
+    settings = dict(line.split(" = ") for line in lines if line and not line.startswith("#"))
     service = local["rabbitmq"]
-    server = PrivateRabbitMQ(new_folder("compose-broker"), port=ports[5672], config=config)
-    server.env.update({key: service.env[key] for key in service.env if key.startswith("RABBITMQ_")})
+    config = {name: service.translated(value) for name, value in settings.items()}
+    # its programs see no folder but its own
+    server = PrivateRabbitMQ(service.folder, port=ports[5672], config=config)
+    server.env.update(
+        {key: service.env[key] for key in service.env if key.startswith(("RABBITMQ_", "TEXT_"))}
+    )
+    server.env["PATH"] = f"{RABBITMQ_BIN}:{os.environ['PATH']}"
     server.process.env.update(server.env)
+    server.process.command = service.command
     with server:
         server.enable_management()
         ports[15672] = server.management_port
@@ -231,14 +261,16 @@ def running(
         yield local
 
 
-def test_the_broker_has_its_user_who_may_come_from_anywhere(
+def test_the_broker_has_its_users_and_no_guest(
     broker: PrivateRabbitMQ, local: Mapping[str, LocalService]
 ) -> None:
-    env = broker.env | {"PATH": f"{RABBITMQ_BIN}:{os.environ['PATH']}"}
-    healthy = local["rabbitmq"].health(env)
+    healthy = local["rabbitmq"].health(broker.env)
     assert healthy.returncode == 0, healthy.stdout + healthy.stderr
-    assert "tester" in broker.ctl("authenticate_user", "tester", "tester")
-    assert "{ok,[]}" in broker.ctl("eval", "application:get_env(rabbit, loopback_users).")
+    for user, role in USERS["RABBITMQ"].items():
+        assert user in broker.ctl("authenticate_user", user, secret(f"RABBITMQ{role}_PASSWORD"))
+    rows = broker.ctl("list_users", "-q", "--no-table-headers").splitlines()
+    tags = dict(row.split("\t") for row in rows if row)
+    assert tags == {"admin": "[administrator]", "web": "[]", "worker": "[]", "flower": "[management]"}
 
 
 def test_the_services_generate_together(
@@ -258,7 +290,10 @@ def test_the_services_generate_together(
 def test_flower_asks_for_its_login(running: Mapping[str, LocalService], ports: Mapping[int, int]) -> None:
     flower = f"http://127.0.0.1:{ports[5555]}"
     assert httpx.get(f"{flower}/workers").status_code == 401
-    assert httpx.get(f"{flower}/workers", auth=("boss", "boss")).status_code == 200
+    login = ("boss", secret("FLOWER_PASSWORD"))
+    assert httpx.get(f"{flower}/workers", auth=login).status_code == 200
+    lengths = httpx.get(f"{flower}/api/queues/length", auth=login).json()["active_queues"]
+    assert {queue["name"] for queue in lengths} >= {"text_generation_tasks", "text_generation_tasks.bulk"}
 
 
 def test_redis_asks_for_its_password_and_shows_it_nowhere(
@@ -269,7 +304,10 @@ def test_redis_asks_for_its_password_and_shows_it_nowhere(
     )
     assert "NOAUTH" in refused.stdout + refused.stderr
     command = Path(f"/proc/{running['redis'].process.pid}/cmdline").read_text()
-    assert "tester" not in command
+    assert "secret" not in command
+    written = "".join(file.read_text() for file in running["redis"].folder.glob("*.*"))
+    assert "user monitor" in written
+    assert "secret" not in written
 
 
 def test_the_health_checks_notice_what_is_down(

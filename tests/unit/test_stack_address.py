@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from textgen.address import running_address
 from textgen.errors import ConfigurationError
-from textgen.settings import running_address
 from textgen.stack.address import LockedFile
 from textgen.stack.errors import StackError
 from textgen.stack.locks import StackLocks, claim, make_folder, running_stack

@@ -80,7 +80,7 @@ def _history() -> History:
     """The prompts typed before, readable by this user alone; forgotten where they cannot be kept."""
     from prompt_toolkit.history import FileHistory, InMemoryHistory
 
-    from textgen.settings import state_home
+    from textgen.address import state_home
 
     path = state_home() / "history"
     try:

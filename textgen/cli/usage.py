@@ -14,9 +14,7 @@ _DAY = click.DateTime(["%Y-%m-%d"])
 
 
 @click.command()
-@click.option(
-    "--from", "first", type=_DAY, help=f"First day, UTC; by default {DAYS - 1} days before the last."
-)
+@click.option("--from", "first", type=_DAY, help="First day, UTC; by default so that 30 are shown.")
 @click.option("--to", "last", type=_DAY, help="Last day; by default today.")
 @click.option("--owner", help="Whose keys; by default TEXTGEN_OWNER.")
 @json_option

@@ -27,7 +27,7 @@ RETRY_AFTER_S = 1
     request_body=SUBMIT_BODY,
     responses={
         202: record_response("Accepted, durably.", Status.PENDING, location=True),
-        **problem_responses(400, 409, 413, 415, 422, 503),
+        **problem_responses(400, 402, 409, 413, 415, 422, 429, 503),
     },
 )
 def submit(query: NoParameters, header: SubmitHeaders) -> Response:

@@ -30,7 +30,7 @@ class EmbeddedServer:
 
     def url(self, database: int) -> str:
         """The server's URL, as Celery and `redis.Redis.from_url` take it."""
-        return f"redis://:{self.password}@{HOST}:{self.port}/{database}"
+        return f"redis://default:{self.password}@{HOST}:{self.port}/{database}"
 
     def command(self) -> list[str]:
         """The command that runs the server in the foreground."""

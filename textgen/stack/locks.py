@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from textgen.address import address_file, running_address
 from textgen.errors import ConfigurationError
-from textgen.settings import address_file, running_address
 from textgen.stack.address import LockedFile
 from textgen.stack.errors import StackError
 

@@ -10,7 +10,8 @@ from typing import Self
 
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
-from textgen.settings import CONNECTION_FIELDS, Settings, get_settings, state_home
+from textgen.address import state_home
+from textgen.settings import CONNECTION_FIELDS, Settings, get_settings
 
 
 @dataclass(frozen=True)

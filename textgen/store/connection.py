@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import unquote, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from textgen.errors import ConfigurationError, StoreUnavailable
-from textgen.settings import Settings
+from textgen.settings import Settings, get_settings
 
 #: Seconds after which an idle connection is tested before its next use.
 HEALTH_CHECK_INTERVAL_S = 30
@@ -43,11 +44,26 @@ def translated() -> Iterator[None]:
     except redis.OutOfMemoryError as exc:
         raise StoreUnavailable("Redis is out of memory and takes nothing new; try again later") from exc
     except redis.AuthenticationError as exc:
-        raise StoreUnavailable("Redis refused the password; check REDIS_URL or REDIS_PASSWORD") from exc
+        reason = "Redis refused the login; check REDIS_URL, or REDIS_USER and REDIS_PASSWORD"
+        raise StoreUnavailable(reason) from exc
     except redis.ReadOnlyError as exc:
         raise StoreUnavailable("Redis is a read-only replica; point REDIS_URL at the primary") from exc
     except redis.RedisError as exc:
+        if _is_forbidden(exc):
+            raise StoreUnavailable(_forbidden(str(exc))) from exc
         raise StoreUnavailable(f"Redis cannot be reached or cannot answer ({type(exc).__name__})") from exc
+
+
+def _is_forbidden(exc: redis.RedisError) -> bool:
+    """Whether Redis' access control forbids what was asked, of a command or inside a script."""
+    told = ("ACL failure", "The user executing the script can't")
+    return isinstance(exc, redis.exceptions.NoPermissionError) or str(exc).startswith(told)
+
+
+def _forbidden(reason: str) -> str:
+    user = unquote(urlsplit(get_settings().store).username or "default")
+    reason = reason.partition(" script: ")[0]
+    return f"Redis forbids it to user {user!r} ({reason}): grant what deploy/redis_users.sh grants"
 
 
 def refuse_eviction(client: redis.Redis) -> None:

@@ -76,7 +76,19 @@ class Used:
     requests: int
     prompt_tokens: int
     completion_tokens: int
+    #: Nanodollars; None where nothing used had a price.
     nano: int | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The row as HTTP and command line show it; no key is null, and no price too."""
+        return {
+            "day": self.day,
+            "key": self.key or None,
+            "requests": self.requests,
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "cost_usd": None if self.nano is None else self.nano / NANO,
+        }
 
 
 def queue_of(record: Record) -> str:

@@ -30,6 +30,7 @@ from textgen.store.answers import (
     dump,
 )
 from textgen.store.connection import translated
+from textgen.store.records import Records
 
 #: Seconds that a submitter has to publish before the janitor does: longer than a publish may take.
 UNCONFIRMED_S = 30.0
@@ -37,7 +38,7 @@ UNCONFIRMED_S = 30.0
 WATCH_GRACE_S = 3.0
 
 
-class Store:
+class Store(Records):
     """The tasks in Redis.
 
     Args:
@@ -50,22 +51,11 @@ class Store:
     def __init__(
         self, client: redis.Redis, lease_s: float, timeout_s: float = 2.0, prices: Prices | None = None
     ) -> None:
-        self.client = client
+        super().__init__(client)
         self.lease_s = lease_s
         self.prices = prices or Prices({})
         #: Half of the time, so that what is carried out in it is also answered in it.
         self.patience_ms = timeout_s * 500
-        self._ahead_ms: float | None = None
-
-    # Time
-
-    def now_ms(self) -> float:
-        """Redis' time in milliseconds, reckoned from the last answer that carried it."""
-        if self._ahead_ms is None:
-            with translated():
-                seconds, micros = self.client.time()
-            self._ahead_ms = seconds * 1000 + micros / 1000 - time.monotonic() * 1000
-        return time.monotonic() * 1000 + self._ahead_ms
 
     def _run(self, name: str, task_id: str, *args: Any, before: Iterable[tuple[Any, ...]] = ()) -> Any:
         names = [keys.record(task_id), keys.events(task_id), keys.state(task_id)]
@@ -210,7 +200,8 @@ class Store:
         """
         guard, value = ("token", token) if token is not None else ("lapsed" if lapsed else "rev", rev)
         stamps = "finished_at updated_at" if record.status.is_terminal else "updated_at"
-        now, before = self.now_ms(), []
+        now = self.now_ms()
+        before: list[tuple[Any, ...]] = []
         if record.status is Status.PENDING:
             before = [("ZADD", keys.OUTBOX, now + (due_s + UNCONFIRMED_S) * 1000, record.task_id)]
         else:
@@ -264,61 +255,3 @@ class Store:
         """Write a FAILED record for an id that has no task; False if it has one."""
         stamps = ("created_at", "updated_at", "finished_at", "deadline")
         return bool(self._run("bury", record.task_id, dump(record, *stamps), ttl_ms)[0] == "buried")
-
-    # Reads
-
-    def get(self, task_id: str) -> Record | None:
-        """Read a record, or None where there is none."""
-        with translated():
-            return as_record(self.client.get(keys.record(task_id)) or "")
-
-    def control(self, task_id: str) -> Control | None:
-        """Read the control fields, or None where there are none."""
-        with translated():
-            fields = self.client.hgetall(keys.state(task_id))
-        return Control.of(fields) if fields and "status" in fields else None
-
-    def recent(self, limit: int) -> list[Record]:
-        """The newest tasks whose records can still be read, newest first."""
-        with translated():
-            ids = self.client.zrevrange(keys.CREATED, 0, limit - 1)
-            texts = self.client.mget([keys.record(i) for i in ids]) if ids else []
-        return [record for text in texts if (record := as_record(text or ""))]
-
-    def count_statuses(self, limit: int) -> dict[str, int]:
-        """How many of the newest `limit` tasks are in each status."""
-        with translated():
-            ids = self.client.zrevrange(keys.CREATED, 0, limit - 1)
-            pipe = self.client.pipeline(transaction=False)
-            for task_id in ids:
-                pipe.hget(keys.state(task_id), "status")
-            found = pipe.execute()
-        return {status.value: found.count(status.value) for status in Status}
-
-    def schedule(self, task_id: str, in_s: float) -> None:
-        """Have the janitor publish a task in `in_s` seconds; an earlier time of its own is kept."""
-        with translated():
-            self.client.zadd(keys.OUTBOX, {task_id: self.now_ms() + in_s * 1000}, lt=True)
-
-    def is_scheduled(self, task_id: str) -> bool:
-        """Whether a task has an outbox entry: the broker did not confirm its message yet."""
-        with translated():
-            return self.client.zscore(keys.OUTBOX, task_id) is not None
-
-    def unschedule(self, task_id: str) -> None:
-        """Remove a task's outbox entry: the broker has its message."""
-        with translated():
-            self.client.zrem(keys.OUTBOX, task_id)
-
-    def trim(self, at_most: int) -> None:
-        """Keep the newest `at_most` tasks in the index of all tasks."""
-        with translated():
-            self.client.zremrangebyrank(keys.CREATED, 0, -at_most - 1)
-
-    def discard(self, task_id: str) -> None:
-        """Forget the index entries of a task that is terminal or whose submit was refused."""
-        with translated():
-            pipe = self.client.pipeline(transaction=False)
-            pipe.zrem(keys.WATCH, task_id)
-            pipe.zrem(keys.OUTBOX, task_id)
-            pipe.execute()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import redis
 
+from tests.faults.embedded_world import EmbeddedWorld
 from tests.faults.rows.broker import never_ran
 from tests.faults.rows.registry import row
 from tests.faults.rows.workers import TAKE_OVER_S, completed_by, end
@@ -57,6 +58,21 @@ def store_and_worker_killed(world: World) -> None:
     record = world.settled(task, "COMPLETED")
     assert record["metadata"]["op"] == task.op
     assert 0 < world.store.ttl(f"task:{task.id}") <= 1800 + 2 * 86_400
+
+
+@row(30, "kill -9 of Valkey, started again empty", "Q", embedded=True, broker=False)
+def valkey_emptied(world: EmbeddedWorld) -> None:
+    """Broker and store are one here: all is lost, and everything goes on with what comes next."""
+    with world.only(None):
+        task = world.queued()
+        with world.fault(), world.losing_all():
+            world.up.pause()  # or it would start the server before its files are gone
+            world.kill_store()
+            world.lose_data()
+            world.up.resume()
+            store_back(world)
+    assert world.read(task.id) is None
+    world.settled(repeat_until(world.submit, lambda a: a.status == 202, 30, "submits are accepted"))
 
 
 @row(31, "FLUSHDB of the store", "Q, R", embedded=True)

@@ -61,7 +61,10 @@ for scope, name in ipairs(scopes_of(owner, key)) do
     local step, old = 0, has[i]
     if limits[i] > 0 then
       local cost = i == 1 and 1 or tokens
-      if cost > limits[i] then refuse('never', scope, 0) end
+      if cost > limits[i] then
+        refused = nil
+        refuse('never', scope, 0)
+      end
       local new, wait = rate(old, limits[i], cost)
       if wait > 0 then refuse(kind .. '_per_minute', scope, wait) end
       taken[#taken + 1] = { name, i == 1 and 'requests' or 'rate', new }

@@ -9,14 +9,14 @@ local fields = redis.call('HMGET', state, 'status', 'token', 'lease', 'due', 'at
   'deadline', 'cancel', 'rev', 'queue_until')
 local status, attempt = fields[1], fields[5]
 if not status then
-  -- Redis lost the task and the message still has all of it.
+  -- Redis lost the task and the caller still has all of it.
   if now >= tonumber(ARGV[7]) then return { 'expired', integer(now), '', '0' } end
-  attempt, status = '0', 'PENDING'
-  fields = { status, false, false, '0', '0', '0', ARGV[7], false, '1', ARGV[11] }
-  redis.call('HSET', state, 'status', status, 'attempt', 0, 'failures', 0, 'rev', 1,
+  attempt, status = ARGV[4], 'PENDING'
+  fields = { status, false, false, '0', attempt, ARGV[5], ARGV[7], false, '1', '0' }
+  redis.call('HSET', state, 'status', status, 'attempt', attempt, 'failures', ARGV[5], 'rev', 1,
     'fingerprint', ARGV[9], 'deadline', ARGV[7], 'ttl', ARGV[8], 'due', 0, 'envelope', ARGV[10],
     'queue_until', ARGV[11], 'attempt_s', ARGV[12])
-  emit('0', 'state', 'status', 'PENDING', 'at', iso(now))
+  emit(attempt, 'state', 'status', 'PENDING', 'at', iso(now))
 end
 local function answer(word)
   return { word, integer(now), redis.call('GET', record) or '', fields[9] }

@@ -1,0 +1,56 @@
+"""Celery's options of a submit, in textgen's terms: what `apply_async` is told besides the arguments."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+from kombu.utils import json as kombu_json
+
+from textgen.errors import InvalidRequest
+from textgen.requests import GenerationRequest, parse_request
+from textgen.settings import get_settings
+
+
+def read_envelope(text: str) -> dict[str, Any]:
+    """The options that an envelope holds."""
+    return dict(kombu_json.loads(text)) if text else {}
+
+
+def with_options(request: GenerationRequest, options: dict[str, Any]) -> GenerationRequest:
+    """Let Celery's options `priority`, `queue` and `expires` speak where the request does not."""
+    settings = get_settings()
+    changes: dict[str, Any] = {}
+    priority = options.get("priority")
+    if priority is not None and "priority" not in request.model_fields_set:
+        changes["priority"] = priority
+    queue = options.get("queue")
+    if queue is not None:
+        name = getattr(queue, "name", queue)
+        if name not in (settings.queue, settings.bulk_queue):
+            reason = f"must be {settings.queue} or {settings.bulk_queue}"
+            raise InvalidRequest.of({"field": "queue", "reason": reason})
+        changes["lane"] = "bulk" if name == settings.bulk_queue else "interactive"
+    expires = options.get("expires")
+    if expires is not None and request.deadline_s is None:
+        changes["deadline_s"] = max(1, math.ceil(_seconds_until(expires)))
+    if not changes:
+        return request
+    return parse_request({**request.as_kwargs(), **changes})
+
+
+def _seconds_until(moment: Any) -> float:
+    """Seconds until `moment`: a number of seconds, a datetime, or one in ISO 8601."""
+    if isinstance(moment, str):
+        moment = datetime.fromisoformat(moment)
+    if isinstance(moment, datetime):
+        aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return (aware - datetime.now(UTC)).total_seconds()
+    return float(moment)
+
+
+def due_s(options: dict[str, Any]) -> float:
+    """Seconds before which no attempt may begin, from Celery's `countdown` and `eta`."""
+    moment = options.get("eta") if options.get("countdown") is None else options["countdown"]
+    return max(0.0, _seconds_until(moment)) if moment is not None else 0.0
