@@ -80,14 +80,14 @@ def test_a_task_that_waits_can_be_cancelled_and_has_a_deadline(
         long = generate.delay("hello", metadata={"mock": {"tokens": 600, "delay_s": 0.1}})
         start_worker(env).wait_ready()
         late, cancelled, last = [generate.delay("hello", deadline_s=seconds) for seconds in (1, 60, 60)]
-        assert client.cancel(cancelled.id).status is Status.CANCELLED
+        assert client.cancel(cancelled.id).status == Status.CANCELLED
         record = client.wait(late.id, 20)
         assert (record.status, record.error.type, record.attempt) == (Status.FAILED, "deadline", 0)
         waiting = f"{keys.WAITING}default/interactive"
         wait_until(lambda: open_store().client.zrange(waiting, 0, -1) == [last.id], 10, "they left the list")
-        assert client.get(last.id).status is Status.PENDING
+        assert client.get(last.id).status == Status.PENDING
         client.cancel(long.id)
-        assert client.wait(last.id, 20).status is Status.COMPLETED
+        assert client.wait(last.id, 20).status == Status.COMPLETED
 
 
 def test_a_worker_killed_over_and_over_loses_no_task_that_waits(

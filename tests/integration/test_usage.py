@@ -83,7 +83,7 @@ def test_a_task_that_failed_after_some_text_is_billed_for_it(
 ) -> None:
     start_worker(env).wait_ready()
     record = ended(submit(tokens=9, failure="permanent", after=4))
-    assert record.status is Status.FAILED
+    assert record.status == Status.FAILED
     check(record, [(3, 4)])
 
 
