@@ -165,7 +165,12 @@ class PrivateRabbitMQ:
     @property
     def has_queue_timeouts(self) -> bool:
         """Whether a queue may have a consumer timeout of its own, which RabbitMQ 3.12 began with."""
-        return tuple(map(int, self.ctl("version").split(".")[:2])) >= (3, 12)
+        return self.version >= (3, 12)
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """The major and minor number of its version."""
+        return tuple(map(int, self.ctl("version").split(".")[:2]))
 
     def queues(self, vhost: str) -> dict[str, int]:
         """Queue → messages in it, unacknowledged ones included."""

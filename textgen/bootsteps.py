@@ -12,10 +12,11 @@ from amqp.exceptions import AccessRefused
 from celery import bootsteps, signals
 from celery.exceptions import WorkerShutdown
 from celery.worker import state as worker_state
+from celery.worker.consumer.tasks import Tasks
 
 from textgen import broker, engines, logs, persistence, queues, redis_transport
 from textgen.celery import app
-from textgen.errors import ConfigurationError, EngineError, StoreUnavailable
+from textgen.errors import ConfigurationError, EngineError, StoreForbidden, StoreUnavailable
 from textgen.hooks import GenerateRequest
 from textgen.janitor import Janitor, Rounds
 from textgen.lifecycle import Status
@@ -44,7 +45,7 @@ class Declare(bootsteps.StartStopStep):
             redis_transport.survive_junk()
         try:
             queues.refuse_timeout(settings)
-            persistence.persist(open_safe_store)
+            persistence.persist(_make_sure_of_store)
             queues.declare(c.connection, settings)
         except AccessRefused as exc:
             log.critical("worker cannot work", reason=broker.forbidden(exc))
@@ -54,6 +55,14 @@ class Declare(bootsteps.StartStopStep):
             raise WorkerShutdown(EX_CONFIG) from exc
         for limit in broker.limits(c.connection, settings):
             log.warning(limit)
+
+
+def _make_sure_of_store() -> None:
+    """As `open_safe_store`, but that a missing permission is nothing to wait for."""
+    try:
+        open_safe_store()
+    except StoreForbidden as exc:
+        raise ConfigurationError(str(exc)) from exc
 
 
 class Warm(bootsteps.StartStopStep):
@@ -165,6 +174,8 @@ def configure_logging(loglevel: int | None = None, **_: object) -> None:
     logs.configure(loglevel or "INFO")
 
 
+# Without this either may come first, and Celery's knows no word for what is wrong with a queue.
+Tasks.requires = (*Tasks.requires, Declare)
 app.steps["consumer"].add(Declare)
 app.steps["consumer"].add(Warm)
 app.steps["consumer"].add(Housekeeping)

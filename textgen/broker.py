@@ -58,8 +58,14 @@ def transport_options(settings: Settings) -> dict[str, Any]:
 
 
 def transport_priority(settings: Settings, priority: int) -> int:
-    """Map a priority (9 most urgent) to the broker's: Redis serves 0 first."""
-    return priority if queues.is_rabbitmq(settings) else 9 - priority
+    """Map a priority (9 most urgent) to the broker's: Redis serves 0 first.
+
+    RabbitMQ 4 counts all above 4 as urgent on a quorum queue (rabbitmq.com/docs/quorum-queues), and 5 is
+    what a task has where nobody says otherwise: so all are one less there.
+    """
+    if not queues.is_rabbitmq(settings):
+        return 9 - priority
+    return max(0, priority - 1) if settings.queue_type == "quorum" else priority
 
 
 @contextmanager

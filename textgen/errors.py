@@ -109,6 +109,10 @@ class StoreUnavailable(Unavailable):
     """Redis did not answer, or refused to write; nothing was queued."""
 
 
+class StoreForbidden(StoreUnavailable):
+    """Redis' access control forbids it to this user; the message says what to grant, and to whom."""
+
+
 class EngineError(TextgenError):
     """An engine could not generate; the leaves say whether another attempt can help."""
 

@@ -172,3 +172,28 @@ def test_the_most_urgent_of_the_waiting_tasks_runs_first(
     assert {record.status for record in records} == {"COMPLETED"}
     ran = sorted(records, key=lambda record: str(record.started_at))
     assert [tasks[record.task_id] for record in ran] == sorted(priorities, reverse=True)
+
+
+def test_a_quorum_queue_has_the_levels_that_its_version_knows(
+    rabbitmq: PrivateRabbitMQ,
+    stack_env: Callable[..., Environment],
+    start_worker: Callable[..., WorkerProcess],
+) -> None:
+    env = stack_env("rabbitmq", PREFETCH_COUNT=1)
+    with application(env):
+        from textgen import client
+
+        tasks = [submit(f"Hello {n}") for n in range(8)]
+        urgent = [submit(f"Hello {n}", priority=6) for n in range(4)]
+        worker = start_worker(env, "threads", 1)
+        records = [client.wait(task_id, PATIENCE_S) for task_id in [*tasks, *urgent]]
+
+    ran = [record.task_id for record in sorted(records, key=lambda record: str(record.started_at))]
+    if rabbitmq.version < (4,):
+        assert "no priorities on quorum queues" in worker.log()
+        assert ran == [*tasks, *urgent], "in the order of arrival"
+    else:
+        # two of the urgent for each of the others
+        assert set(urgent) <= set(ran[:6])
+        assert [task_id for task_id in ran if task_id in urgent] == urgent
+        assert [task_id for task_id in ran if task_id in tasks] == tasks

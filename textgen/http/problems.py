@@ -24,6 +24,7 @@ from textgen.errors import (
     InvalidRequest,
     LimitExceeded,
     QueueFull,
+    StoreForbidden,
     StoreUnavailable,
     SubmitInFlight,
     TaskFinished,
@@ -43,7 +44,7 @@ LIMITS = {
     LimitExceeded: (429, "limit-exceeded"),
 }
 #: What cannot be reached, by error.
-PARTS = {BrokerUnavailable: "broker", StoreUnavailable: "store"}
+PARTS = {BrokerUnavailable: "broker", StoreUnavailable: "store", StoreForbidden: "store"}
 
 
 def problem(

@@ -10,7 +10,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from textgen.errors import ConfigurationError, StoreUnavailable
+from textgen.errors import ConfigurationError, StoreForbidden, StoreUnavailable
 from textgen.settings import Settings, get_settings
 
 #: Seconds after which an idle connection is tested before its next use.
@@ -50,7 +50,7 @@ def translated() -> Iterator[None]:
         raise StoreUnavailable("Redis is a read-only replica; point REDIS_URL at the primary") from exc
     except redis.RedisError as exc:
         if _is_forbidden(exc):
-            raise StoreUnavailable(_forbidden(str(exc))) from exc
+            raise StoreForbidden(_forbidden(str(exc))) from exc
         raise StoreUnavailable(f"Redis cannot be reached or cannot answer ({type(exc).__name__})") from exc
 
 

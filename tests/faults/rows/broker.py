@@ -146,20 +146,14 @@ def queue_full(world: RabbitMQWorld) -> None:
 
 @row(25, "an attempt longer than the broker's consumer time-out", "R")
 def consumer_timeout(world: RabbitMQWorld) -> None:
-    set_env = "application:set_env(rabbit, {}, {})."
-    world.broker.ctl("eval", set_env.format("channel_tick_interval", 1000))
-    world.broker.ctl("eval", set_env.format("consumer_timeout", 4000))
-    try:
+    with world.broker.consumer_timeout(4000):
         # only channels that are opened from now on know of it
         world.broker.ctl("close_all_connections", "test")
         world.settled(repeat_until(world.submit, lambda a: a.status == 202, 30, "submits are accepted"))
         with world.fault():
             task = world.running(seconds=9)
             record = world.settled(task, "COMPLETED")
-    finally:
-        world.broker.ctl("eval", set_env.format("channel_tick_interval", 60000))
-        world.broker.ctl("eval", set_env.format("consumer_timeout", 1800000))
-        world.broker.ctl("close_all_connections", "test")
+    world.broker.ctl("close_all_connections", "test")
     assert record["failures"] <= 1
 
 
