@@ -60,7 +60,9 @@ def sweep(store: Store, settings: Settings, task_id: str, send: Send) -> bool:
     held, control = meter.find(store, task_id)
     if control is not None and not Status(control.status).is_terminal and held is not None:
         return False
-    publish(store, meter.settle(store, held or meter.Held(task_id, ""), control, settings.owner_share), send)
+    publish(
+        store, meter.settle(store, held or meter.Held(task_id, "", 0), control, settings.owner_share), send
+    )
     return True
 
 

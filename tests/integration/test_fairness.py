@@ -60,7 +60,7 @@ def test_all_that_waits_runs_once_and_in_order(
         records = [client.wait(task_id, 60) for task_id in [*ids, urgent]]
         assert {(record.status, record.attempt) for record in records} == {(Status.COMPLETED, 1)}
         ran = [record.task_id for record in sorted(records, key=_started)]
-        assert urgent in ran[1:3], "the next to be let in, and where the broker has priorities the next to run"
+        assert urgent in ran[1:3], "the next to be let in; to run, where the broker has priorities"
         assert [task_id for task_id in ran if task_id != urgent] == ids
         wait_until(lambda: not open_store().client.hlen(keys.HELD), 10, "all is settled")
         assert not open_store().client.exists(keys.QUEUES)

@@ -188,6 +188,28 @@ def test_every_way_in_from_python_is_limited(stack_env: Callable[..., Environmen
             generate.delay("hello", max_tokens=2000)
 
 
+def test_a_key_has_limits_of_its_own(stack_env: Callable[..., Environment]) -> None:
+    env = stack_env("rabbitmq", TEXTGEN_LIMIT_TASKS=1)
+    with application(env):
+        from textgen.caller import Caller, Limits
+        from textgen.errors import LimitExceeded
+        from textgen.lifecycle import new_task_id
+        from textgen.requests import parse_request
+        from textgen.tasks import generate
+
+        def submits(caller: Any, number: int) -> int:
+            for done in range(number):
+                try:
+                    generate.accept(parse_request({"prompt": "hello"}), new_task_id(), {"caller": caller})
+                except LimitExceeded:
+                    return done
+            return number
+
+        assert submits(Caller("ann", "k1"), 4) == 1
+        assert submits(Caller("ann", "k2", Limits(tasks=3)), 4) == 3
+        assert submits(Caller("ann", "k3", Limits(tasks=0)), 4) == 4
+
+
 def test_a_budget_reserves_what_may_be_used_and_stops_when_it_is_used(
     stack_env: Callable[..., Environment],
     start_web: Callable[..., WebProcess],

@@ -215,6 +215,43 @@ def test_a_task_is_settled_once_however_often_it_is_tried(
     assert billed().requests == 1
 
 
+def test_a_submit_repeated_after_the_end_is_not_billed_again(
+    env: Environment, start_worker: Callable[..., WorkerProcess]
+) -> None:
+    from textgen.lifecycle import new_task_id
+    from textgen.tasks import generate
+
+    start_worker(env).wait_ready()
+    task_id = new_task_id()
+    for _ in range(2):
+        generate.apply_async((PROMPT,), {"metadata": {"mock": {"tokens": 5}}}, task_id=task_id)
+        record = ended(task_id)
+        check(record, [(3, 5)])
+
+
+def test_a_task_of_a_foreign_producer_is_billed(
+    env: Environment, start_worker: Callable[..., WorkerProcess]
+) -> None:
+    from celery import Celery
+
+    from textgen.lifecycle import new_task_id
+    from textgen.store import open_store
+
+    start_worker(env).wait_ready()
+    task_id, body = new_task_id(), {"prompt": PROMPT, "metadata": {"mock": {"tokens": 5}}}
+    with Celery(broker=env["CELERY_BROKER_URL"], set_as_current=False) as foreign:
+        foreign.conf.task_create_missing_queue_type = "quorum"
+        foreign.send_task(
+            "textgen.tasks.generate",
+            kwargs=body,
+            task_id=task_id,
+            exchange="text_generation_tasks",
+            routing_key="text_generation_tasks",
+        )
+    wait_until(lambda: open_store().get(task_id) is not None, 20, "it is received")
+    check(ended(task_id), [(3, 5)])
+
+
 def test_usage_is_told_over_http(
     env: Environment, start_web: Callable[..., WebProcess], start_worker: Callable[..., WorkerProcess]
 ) -> None:

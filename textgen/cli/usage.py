@@ -19,9 +19,10 @@ _DAY = click.DateTime(["%Y-%m-%d"])
 @click.option("--owner", help="Whose keys; by default TEXTGEN_OWNER.")
 @json_option
 def usage(first: datetime | None, last: datetime | None, owner: str | None, as_json: bool) -> None:
-    """Show what was used, day by day: tasks that ended, their tokens and what they cost.
+    """Show what was used, day by day.
 
-    Straight from the store, also with TEXTGEN_URL set.
+    Counted are tasks that ended, with the tokens of all their attempts. It is read straight from the
+    store, also with TEXTGEN_URL set.
     """
     from rich.table import Table
 

@@ -137,6 +137,8 @@ class Control:
     spent_prompt: int
     spent_completion: int
     spent_nano: int | None
+    #: Milliseconds since 1970 at which it became terminal; 0 before.
+    ended_ms: int
     #: Whether the submit was taken back: there never was such a task.
     refused: bool
 
@@ -167,6 +169,7 @@ class Control:
             spent_prompt=number("spent_prompt"),
             spent_completion=number("spent_completion"),
             spent_nano=number("spent_nano") if "spent_nano" in fields else None,
+            ended_ms=number("ended"),
             refused="refused" in fields,
         )
 

@@ -65,6 +65,15 @@ class Held:
     task_id: str
     #: Owner and lane, as `queue_of` names them.
     queue: str
+    #: Milliseconds since 1970 at which it was let in.
+    at_ms: int
+
+    def is_of(self, control: Control | None) -> bool:
+        """Whether this is for the task that `control` tells of, rather than for a submit without effect.
+
+        A submit whose id was used before is let in too, before that is found out.
+        """
+        return control is not None and not control.refused and control.ended_ms >= self.at_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,20 +170,21 @@ def _rates(parts: list[str]) -> tuple[Rate, ...]:
 
 
 def settle(store: Store, held: Held, control: Control | None, share: int) -> list[str]:
-    """Settle what is held for a task that has ended, or (without control) was never recorded.
+    """Settle what is held for a task that has ended, or for a submit that came to nothing.
 
     Returns:
         The ids of tasks that were let into the lane instead, to be published. Each has an outbox entry.
     """
     head = _head(store, held.queue) if share else []
+    counts = held.is_of(control)
     _, _, *released = _run(
         store,
         "bill",
         held.task_id,
-        int(control is not None and not control.refused),
-        control.spent_prompt if control else 0,
-        control.spent_completion if control else 0,
-        control.spent_nano if control and control.spent_nano is not None else "",
+        int(counts),
+        control.spent_prompt if control and counts else 0,
+        control.spent_completion if control and counts else 0,
+        control.spent_nano if control and counts and control.spent_nano is not None else "",
         share,
         *head,
         before=_announced(store, head),
@@ -188,7 +198,10 @@ def find(store: Store, task_id: str) -> tuple[Held | None, Control | None]:
         pipe = store.client.pipeline(transaction=False)
         held, fields = pipe.hget(keys.HELD, task_id).hgetall(keys.state(task_id)).execute()
     control = Control.of(fields) if fields and "status" in fields else None
-    return (Held(task_id, held.split("|")[3]) if held else None), control
+    if not held:
+        return None, control
+    parts = held.split("|")
+    return Held(task_id, parts[3], int(parts[10])), control
 
 
 def _head(store: Store, queue: str, number: int = 2) -> list[str]:

@@ -108,7 +108,7 @@ if share > 0 then
   redis.call('PEXPIRE', LANES, HELD_MS)
 end
 redis.call('HSET', HELD, id, pack({ answer[3], owner, key, queue, integer(tokens), integer(nano),
-  steps[1], steps[2], steps[3], steps[4] }))
+  steps[1], steps[2], steps[3], steps[4], integer(now) }))
 redis.call('ZADD', DUE, integer(now + tonumber(ARGV[9])), id)
 redis.call('PEXPIRE', HELD, HELD_MS)
 redis.call('PEXPIRE', DUE, HELD_MS)

@@ -14,7 +14,8 @@ local function number(text)
 end
 
 -- What is held for a task: its place ('lane', 'waiting' or 'free'), owner, key, queue, tokens and
--- nanodollars reserved, and milliseconds per request and token in the key's and everybody's rates.
+-- nanodollars reserved, milliseconds per request and token in the key's and everybody's rates, and the
+-- time in milliseconds at which it was let in.
 local function pack(fields)
   return table.concat(fields, '|') .. '|'
 end

@@ -54,6 +54,7 @@ if to == 'PENDING' then
   return { 'ok', integer(now), whole }
 end
 redis.call('HDEL', state, 'envelope', 'due')
+redis.call('HSET', state, 'ended', integer(now))
 -- Tokens are those of the last attempt, dollars those of all.
 local usage = 'null'
 if prompt + completion > 0 or nano then
