@@ -120,7 +120,9 @@ class Janitor:
         """Settle what is held for a task, unless it goes on."""
         try:
             if not settlement.sweep(self.store, self.settings, task_id, self._send):
-                self.unsettled.postpone(task_id, self.store.now_ms() + settlement.LOOK_S * 1000)
+                # 0: somebody was about to end it
+                wait_s = settlement.LOOK_S if float(score) else settlement.ENDING_S
+                self.unsettled.postpone(task_id, self.store.now_ms() + wait_s * 1000)
         except BrokerUnavailable as exc:
             log.warning("waiting task not published", reason=str(exc))
         return True

@@ -1,6 +1,6 @@
 """Settles tasks that have ended: gives reservations back, bills, and lets the next ones into the lane.
 
-Whoever ends a task has made its entry in `usage:due` due before. So whoever gets there first settles it,
+Whoever ends a task has made its entry in `keys.UNSETTLED` due before. So whoever gets there first settles it,
 and where nobody does, the janitor will.
 """
 
@@ -20,6 +20,10 @@ log = structlog.get_logger(__name__)
 
 #: Seconds between two looks at a task that goes on.
 LOOK_S = 300.0
+
+
+#: Seconds until the next look at one that somebody was about to end.
+ENDING_S = 2.0
 
 
 class Send(Protocol):

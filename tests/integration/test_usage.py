@@ -106,6 +106,21 @@ def test_a_cancelled_task_is_billed_for_what_it_wrote(
     check(record, [(3, len((record.result or "").split()))])
 
 
+def test_a_task_cancelled_between_two_attempts_is_billed_for_the_first(
+    env: Environment, start_worker: Callable[..., WorkerProcess]
+) -> None:
+    from textgen import client
+    from textgen.store import open_store
+
+    start_worker(env).wait_ready()
+    task_id = submit(tokens=6, failure="transient", after=2, retry_after_s=60)
+    wait_until(lambda: open_store().control(task_id).failures == 1, 20, "it waits for the second")
+    record, row = client.cancel(task_id), billed()
+    assert (row.requests, row.prompt_tokens, row.completion_tokens) == (1, 3, 2)
+    assert record.usage is not None
+    assert (record.usage.completion_tokens, record.usage.cost_usd) == (0, row.as_dict()["cost_usd"])
+
+
 def test_a_task_past_its_deadline_is_billed_for_what_it_wrote(
     env: Environment, start_worker: Callable[..., WorkerProcess]
 ) -> None:
@@ -171,6 +186,7 @@ def test_who_dies_between_the_end_of_a_task_and_its_bill_leaves_it_to_the_janito
     from textgen.store import keys, open_store
 
     task_id, store = submit(), open_store()
+    _purge()
     control = store.control(task_id)
     taken = store.claim(store.get(task_id), control.terms, "token", "worker")
     store.append(task_id, "token", 0, "some text", tokens=2, prompt_tokens=3)
@@ -179,6 +195,14 @@ def test_who_dies_between_the_end_of_a_task_and_its_bill_leaves_it_to_the_janito
     assert store.client.hlen(keys.HELD) == 1
     start_worker(env).wait_ready()
     check(store.get(task_id), [(3, 2)])
+
+
+def _purge() -> None:
+    """Take all messages away, so that no delivery settles what the janitor is to."""
+    from textgen.celery import app
+
+    with app.connection_for_write() as connection:
+        connection.default_channel.queue_purge("text_generation_tasks")
 
 
 def test_who_dies_between_admission_and_submit_leaves_nothing_held(

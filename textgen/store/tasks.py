@@ -205,7 +205,7 @@ class Store(Records):
         if record.status is Status.PENDING:
             before = [("ZADD", keys.OUTBOX, now + (due_s + UNCONFIRMED_S) * 1000, record.task_id)]
         else:
-            before = [("ZADD", keys.UNSETTLED, "XX", now, record.task_id)]
+            before = [("ZADD", keys.UNSETTLED, "XX", 0, record.task_id)]
         if is_dead:
             before.append(("ZADD", keys.DEADBOX, now, record.task_id))
         used, price, without = record.usage, self.prices.of_record(record), stamps.split()
