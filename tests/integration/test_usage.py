@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.application import application
-from tests.environment import Environment
+from tests.environment import Environment, new_folder
 from tests.processes import wait_until
 from tests.programs import WebProcess, WorkerProcess
 from textgen.lifecycle import Record, Status
@@ -195,6 +195,38 @@ def test_who_dies_between_the_end_of_a_task_and_its_bill_leaves_it_to_the_janito
     assert store.client.hlen(keys.HELD) == 1
     start_worker(env).wait_ready()
     check(store.get(task_id), [(3, 2)])
+
+
+#: Kills the worker that calls this function of `textgen.settlement`.
+DIES = """
+import os, wrapt
+
+@wrapt.when_imported("textgen.settlement")
+def dies(module):
+    setattr(module, "{step}", lambda _, given, *rest: given and os.kill(os.getpid(), 9))
+"""
+
+
+@pytest.mark.parametrize("step", ["settle_now", "publish"])
+def test_a_worker_killed_while_it_settles_loses_no_bill_and_no_task_that_waits(
+    env: Environment, step: str, start_worker: Callable[..., WorkerProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a task that waits for the end of another, whose worker dies before or after its bill."""
+    from textgen import client
+    from textgen.settings import get_settings
+
+    monkeypatch.setenv("TEXTGEN_OWNER_SHARE", "1")
+    get_settings.cache_clear()
+    env = env | {"TEXTGEN_OWNER_SHARE": "1"}
+    ids, folder = [submit(tokens=5) for _ in range(2)], new_folder("dies")
+    (folder / "sitecustomize.py").write_text(DIES.format(step=step))
+    dying = start_worker(env | {"PYTHONPATH": str(folder)}, "threads", 1)
+    wait_until(lambda: not dying.is_alive, 30, "it has died")
+    assert client.get(ids[1]).attempt == 0
+    start_worker(env).wait_ready()
+    assert {ended(task_id).status for task_id in ids} == {Status.COMPLETED}
+    row = billed()
+    assert (row.requests, row.prompt_tokens, row.completion_tokens) == (2, 6, 10)
 
 
 def _purge() -> None:
