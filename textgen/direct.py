@@ -21,10 +21,10 @@ from textgen.errors import (
 from textgen.lifecycle import Event, Record, Status, is_task_id, new_task_id
 from textgen.requests import GenerationRequest, parse_request
 from textgen.settings import get_settings
-from textgen.store import graveyard, meter, open_safe_store, open_store, schedules
+from textgen.store import graveyard, ledger, open_safe_store, open_store, schedules
 from textgen.store.answers import Moved
 from textgen.store.graveyard import DeadLetter
-from textgen.store.meter import Used
+from textgen.store.ledger import Used
 from textgen.store.subscriber import follow, wait_until_terminal
 
 #: Days that one reading of the ledger covers at the most: a year.
@@ -191,7 +191,7 @@ def usage(first: date, last: date, owner: str | None = None) -> list[Used]:
         reason = f"must be a day from `from` on, and {MAX_USAGE_DAYS} days from it at the most"
         raise InvalidRequest.of({"field": "to", "reason": reason})
     days = [(first + timedelta(days=day)).isoformat() for day in range(number)]
-    return meter.used(open_store(), owner or get_settings().owner, days)
+    return ledger.used(open_store(), owner or get_settings().owner, days)
 
 
 def today() -> date:
