@@ -25,16 +25,18 @@ write="+set +del +hset +hdel +hincrby +pexpireat +xadd +zadd +zrem +publish +eva
 follow="+subscribe +unsubscribe &events:{task:*} &textgen:wake"
 submit="~outbox ~tasks:watch ~tasks:created ~idem:* +watch +unwatch +multi +exec +info"
 letters="~tasks:dead ~dead:*"
+# limits, ledger and waiting lists
+meter="~limit:{limits}:* ~usage:{limits}:* ~waiting:{limits} ~waiting:{limits}:* +hexists +sadd +srem +smembers +pexpire"
 
 umask 077
 {
     echo "user default reset"
     user admin "$REDIS_ADMIN_PASSWORD" "~* &* +@all"
-    user web "$REDIS_WEB_PASSWORD" "$connect ~$task $read $write $follow $submit $letters %R~workers"
-    user worker "$REDIS_PASSWORD" "$connect ~$task $read $write $follow $submit $letters" \
+    user web "$REDIS_WEB_PASSWORD" "$connect ~$task $read $write $follow $submit $letters $meter %R~workers"
+    user worker "$REDIS_PASSWORD" "$connect ~$task $read $write $follow $submit $letters $meter" \
         "~tasks:deadbox ~workers ~janitor:* +zremrangebyscore +zremrangebyrank +zscan"
     # shows tasks and cancels them
-    user flower "$REDIS_FLOWER_PASSWORD" "$connect ~$task $read $write $follow ~outbox ~tasks:watch"
+    user flower "$REDIS_FLOWER_PASSWORD" "$connect ~$task $read $write $follow ~outbox ~tasks:watch ~usage:{limits}:due"
     # for scripts that look into Redis
     user monitor "$REDIS_MONITOR_PASSWORD" "$connect %R~task:* %R~events:{task:*}" \
         "+keys +scan +get +mget +exists +ttl +pttl +expiretime +type +strlen +xrange +xrevrange +xlen"

@@ -24,6 +24,8 @@ from textgen.direct import (
     replay,
     stream,
     submit,
+    today,
+    usage,
     wait,
 )
 from textgen.errors import WaitTimeout
@@ -48,6 +50,8 @@ __all__ = [
     "replay",
     "stream",
     "submit",
+    "today",
+    "usage",
     "wait",
 ]
 

@@ -6,8 +6,9 @@ These functions speak to broker and store directly. They are called as those of 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 
-from textgen import broker, idempotency, outcomes
+from textgen import broker, idempotency, outcomes, settlement
 from textgen.errors import (
     BrokerUnavailable,
     ConfigurationError,
@@ -19,12 +20,15 @@ from textgen.errors import (
 from textgen.lifecycle import Record, Status, is_task_id, new_task_id
 from textgen.requests import GenerationRequest, parse_request
 from textgen.settings import get_settings
-from textgen.store import graveyard, open_safe_store, open_store, schedules
+from textgen.store import graveyard, ledger, open_safe_store, open_store, schedules
 from textgen.store.answers import Moved
 from textgen.store.following import POSITION, Following
 from textgen.store.graveyard import DeadLetter
+from textgen.store.ledger import Used
 from textgen.store.subscriber import wait_until_terminal
 
+#: Days that one reading of the ledger covers at the most: a year.
+MAX_USAGE_DAYS = 366
 #: How many of the newest tasks `overview` counts by status.
 COUNTED = 1000
 
@@ -129,7 +133,10 @@ def cancel(task_id: str) -> Record:
         TaskFinished: It had completed or failed before.
         StoreUnavailable: Redis did not answer.
     """
+    from textgen.tasks import generate
+
     moved = outcomes.cancel(open_store(), _known(task_id))
+    settlement.settle_now(open_store(), get_settings(), task_id, generate.send)
     if moved.outcome is Moved.ABSENT or moved.record is None:
         raise UnknownTask(f"task {task_id} does not exist, or its record has expired")
     if moved.record.status is not Status.CANCELLED:
@@ -175,6 +182,30 @@ def health() -> dict[str, str | None]:
         found["store"] = str(exc)
         found["worker"] = "not known without the store"
     return found
+
+
+def usage(first: date, last: date, owner: str | None = None) -> list[Used]:
+    """What each key of an owner has used, day by day, of tasks that have ended.
+
+    Args:
+        first: The first day, of UTC.
+        last: The last day.
+        owner: Whose keys; by default `TEXTGEN_OWNER`.
+
+    Raises:
+        InvalidRequest: The days are in the wrong order, or too many.
+    """
+    number = (last - first).days + 1
+    if not 0 < number <= MAX_USAGE_DAYS:
+        reason = f"must be a day from `from` on, and {MAX_USAGE_DAYS} days from it at the most"
+        raise InvalidRequest.of({"field": "to", "reason": reason})
+    days = [(first + timedelta(days=day)).isoformat() for day in range(number)]
+    return ledger.used(open_store(), owner or get_settings().owner, days)
+
+
+def today() -> date:
+    """The day in UTC that Redis' clock shows."""
+    return datetime.fromtimestamp(open_store().now_ms() / 1000, UTC).date()
 
 
 def dead_letters(limit: int = 50) -> list[DeadLetter]:

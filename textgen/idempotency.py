@@ -11,7 +11,13 @@ import json
 from dataclasses import replace
 
 from textgen import messages
-from textgen.errors import BrokerUnavailable, IdempotencyKeyReused, InvalidRequest, SubmitInFlight
+from textgen.errors import (
+    BrokerUnavailable,
+    IdempotencyKeyReused,
+    InvalidRequest,
+    LimitExceeded,
+    SubmitInFlight,
+)
 from textgen.lifecycle import Record, Status, iso_time, new_task_id
 from textgen.requests import GenerationRequest
 from textgen.settings import get_settings
@@ -83,7 +89,7 @@ def _accept(store: Store, request: GenerationRequest, key: str, owner: str, entr
 
     try:
         return generate.accept(request, entry.task_id, {"owner": owner})
-    except BrokerUnavailable:
+    except (BrokerUnavailable, LimitExceeded):
         idempotency.release(store, owner, key, entry)
         raise
 

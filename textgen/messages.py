@@ -44,6 +44,8 @@ class Delivery:
 
     record: Record
     terms: Terms
+    #: Whether its producer is none of ours, so that nobody let it in.
+    is_foreign: bool = False
 
 
 def request_of(args: list[Any] | tuple[Any, ...], kwargs: dict[str, Any]) -> GenerationRequest:
@@ -141,4 +143,4 @@ def read(
         attempt_s=header.get("attempt_s") or request.attempt_timeout_s or 0,
         envelope=envelope,
     )
-    return Delivery(record, terms)
+    return Delivery(record, terms, is_foreign=not header)

@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from textgen.address import running_address
 from textgen.errors import ConfigurationError
+from textgen.quotas import QuotaSettings
 
 #: The fields that say where broker and store are: with any of them set, the address file is not
 #: looked at, so that half of one stack is never mixed with half of another.
@@ -48,7 +49,7 @@ class AddressFileSource(PydanticBaseSettingsSource):
         return {name: address[name] for name in ("broker_url", "redis_url") if name in address}
 
 
-class Settings(BaseSettings):
+class Settings(QuotaSettings, BaseSettings):
     """All settings, with their defaults, units and bounds."""
 
     model_config = SettingsConfigDict(

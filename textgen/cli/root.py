@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("textgen.cli.tasks:status", "Show a task."),
     "cancel": ("textgen.cli.tasks:cancel", "Cancel a task."),
     "list": ("textgen.cli.tasks:list_tasks", "List the newest tasks."),
+    "usage": ("textgen.cli.usage:usage", "Show what was used, day by day."),
     "dead": ("textgen.cli.dead:dead", "Look at dead letters, submit them again, delete them."),
     "monitor": ("textgen.cli.monitor:monitor", "Watch tasks, queues and workers."),
     "up": (

@@ -9,7 +9,17 @@ from flask_openapi.models.info import Info
 from flask_openapi.openapi import OpenAPI
 
 from textgen import __version__, logs
-from textgen.http import correlation, dead_letters, documentation, events, health, problems, tasks
+from textgen.http import (
+    correlation,
+    dead_letters,
+    documentation,
+    events,
+    health,
+    problems,
+    rates,
+    tasks,
+    usage,
+)
 from textgen.http.schemas import Problem
 from textgen.settings import get_settings
 
@@ -45,6 +55,7 @@ def create_app() -> App:
     app.url_map.merge_slashes = False  # `//v1/tasks` is an unknown route, not a redirect
     correlation.install(app)
     problems.install(app)
-    for resource in (tasks, events, dead_letters, health, documentation):
+    rates.install(app)
+    for resource in (tasks, events, usage, dead_letters, health, documentation):
         app.register_api(resource.blueprint)
     return app

@@ -38,7 +38,7 @@ def read(path: TaskPath, query: NoParameters) -> Response:
     operation_id="replayDeadLetter",
     responses={
         202: record_response("Submitted again, as a new task.", Status.PENDING, location=True),
-        **problem_responses(404, 422, 503),
+        **problem_responses(402, 404, 422, 429, 503),
     },
 )
 def replay(path: TaskPath, query: NoParameters) -> Response:

@@ -17,10 +17,13 @@ from werkzeug.exceptions import HTTPException
 
 from textgen.errors import (
     BrokerUnavailable,
+    BudgetExhausted,
     ConfigurationError,
     DuplicateTask,
     IdempotencyKeyReused,
     InvalidRequest,
+    LimitExceeded,
+    QueueFull,
     StoreForbidden,
     StoreUnavailable,
     SubmitInFlight,
@@ -34,6 +37,12 @@ log = structlog.get_logger(__name__)
 
 #: Wrong fields that one answer names, and the characters of a field's name or reason it shows.
 MAX_ERRORS, MAX_ERROR_CHARS = 20, 300
+#: A limit's error → its status and its name. Waiting out a budget is not for programs, so it is no 429.
+LIMITS = {
+    BudgetExhausted: (402, "budget-exhausted"),
+    QueueFull: (503, "queue-full"),
+    LimitExceeded: (429, "limit-exceeded"),
+}
 #: What cannot be reached, by error.
 PARTS = {BrokerUnavailable: "broker", StoreUnavailable: "store", StoreForbidden: "store"}
 
@@ -101,6 +110,12 @@ def _on_in_flight(exc: SubmitInFlight) -> Response:
     return problem(409, detail, "submit-in-flight", {"Retry-After": str(exc.retry_after_s)})
 
 
+def _on_limit(exc: LimitExceeded) -> Response:
+    status, kind = next(answer for error, answer in LIMITS.items() if isinstance(exc, error))
+    detail = f"Nothing was queued: {exc}."
+    return problem(status, detail, kind, {"Retry-After": str(exc.retry_after_s)}, limit=exc.limit)
+
+
 def _on_unavailable(exc: Unavailable) -> Response:
     part = PARTS.get(type(exc), "service")
     log.warning("http.unavailable", part=part, reason=str(exc))
@@ -127,6 +142,7 @@ def install(app: Flask) -> None:
     app.register_error_handler(DuplicateTask, _on_duplicate_task)
     app.register_error_handler(IdempotencyKeyReused, _on_reused_key)
     app.register_error_handler(SubmitInFlight, _on_in_flight)
+    app.register_error_handler(LimitExceeded, _on_limit)
     app.register_error_handler(Unavailable, _on_unavailable)
     app.register_error_handler(ConfigurationError, _on_configuration)
     app.register_error_handler(HTTPException, _on_http_exception)

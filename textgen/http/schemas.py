@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -97,7 +98,7 @@ class TaskUsage(BaseModel):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
-    cost_usd: float | None = Field(description="Dollars, where a price is known.")
+    cost_usd: float | None = Field(description="Dollars for all attempts, where a price is known.")
 
 
 class TaskMessage(BaseModel):
@@ -166,7 +167,36 @@ class Problem(BaseModel):
     status: int
     detail: str = Field(description="One sentence for people.")
     errors: list[FieldError] | None = Field(None, description="The fields that are wrong, with 422.")
+    limit: str | None = Field(None, description="Which limit is reached, with 402, 429 and a full queue.")
     parts: dict[str, str | None] | None = Field(None, description="What is down and why, from /readyz.")
+
+
+class UsageQuery(NoParameters):
+    """Which days."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    first: date | None = Field(
+        None, alias="from", description="First day, UTC (YYYY-MM-DD); by default 29 days before the last."
+    )
+    last: date | None = Field(None, alias="to", description="Last day; by default today.")
+
+
+class UsageItem(BaseModel):
+    """What a key used on a day, of tasks that ended on it."""
+
+    day: str = Field(json_schema_extra={"format": "date"})
+    key: str | None = Field(description="Id of the key; null: work without one.")
+    requests: int = Field(description="Tasks that ended.")
+    prompt_tokens: int = Field(description="Of all attempts; so are the next two.")
+    completion_tokens: int
+    cost_usd: float | None = Field(description="Dollars; null where nothing used has a price.")
+
+
+class UsageList(BaseModel):
+    """The ledger, day by day."""
+
+    data: list[UsageItem]
 
 
 class Alive(BaseModel):

@@ -39,7 +39,7 @@ RETRY_AFTER_S = 1
     responses={
         200: SUBMIT_ENDED_RESPONSE,
         202: record_response("Accepted, durably.", Status.PENDING, location=True, headers=REPLAYED),
-        **problem_responses(400, 409, 413, 415, 422, 503),
+        **problem_responses(400, 402, 409, 413, 415, 422, 429, 503),
     },
 )
 def submit(query: SubmitQuery, header: SubmitHeaders) -> Response:

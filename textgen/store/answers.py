@@ -133,6 +133,14 @@ class Control:
     envelope: str
     queue_until_ms: int
     attempt_s: int
+    #: Tokens that ended attempts have used, and nanodollars; None where no price is known.
+    spent_prompt: int
+    spent_completion: int
+    spent_nano: int | None
+    #: Milliseconds since 1970 at which it became terminal; 0 before.
+    ended_ms: int
+    #: Whether the submit was taken back: there never was such a task.
+    refused: bool
 
     @classmethod
     def of(cls, fields: dict[str, str]) -> Control:
@@ -158,6 +166,11 @@ class Control:
             envelope=fields.get("envelope", "{}"),
             queue_until_ms=number("queue_until"),
             attempt_s=number("attempt_s"),
+            spent_prompt=number("spent_prompt"),
+            spent_completion=number("spent_completion"),
+            spent_nano=number("spent_nano") if "spent_nano" in fields else None,
+            ended_ms=number("ended"),
+            refused="refused" in fields,
         )
 
     @property

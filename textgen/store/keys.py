@@ -20,6 +20,25 @@ LEADER = "janitor:leader"
 JANITOR_COUNTS = "janitor:counts"
 
 
+#: Limits, ledger and waiting lists have one slot of their own, whose scripts see all of them.
+#: What is held for each task that goes on: a hash.
+HELD = "limit:{limits}:held"
+#: When the janitor has to see whether what is held for a task is settled: score = milliseconds.
+UNSETTLED = "usage:{limits}:due"
+#: Owner and lane → tasks in it: a hash.
+LANES = "limit:{limits}:lanes"
+#: Owners and lanes with a waiting list: a set.
+QUEUES = "waiting:{limits}"
+#: In front of owner and key (`*`: everybody's): rates, tasks and reservations, each a hash.
+SCOPES = "limit:{limits}:of:"
+#: In front of owner and day: what each of the owner's keys has used, a hash.
+LEDGER = "usage:{limits}:"
+#: In front of owner and lane: tasks that wait to be let into the lane, in order.
+WAITING = "waiting:{limits}:"
+#: The KEYS of the scripts of limits and ledger.
+METERING = [HELD, UNSETTLED, LANES, QUEUES, SCOPES, LEDGER, WAITING]
+
+
 def idempotency(owner: str, digest: str) -> str:
     """Which task an idempotency key of an owner leads to: a JSON string."""
     return f"idem:{owner}:{digest}"

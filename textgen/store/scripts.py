@@ -9,15 +9,23 @@ from typing import Any
 
 import redis
 
+_METERING = ("clock", "metering")
+#: Script → the texts in front of it, where it is no transition of a task.
+NEEDS: dict[str, tuple[str, ...]] = {
+    "lead": (),
+    "settle": (),
+    "admit": _METERING,
+    "bill": _METERING,
+    "let_in": _METERING,
+}
+
 
 @cache
 def source(name: str) -> str:
-    """The text of script `name`; scripts of a task's transitions begin with the prelude."""
+    """The text of script `name`, behind those that it needs; mostly it is a transition of a task."""
     folder = files("textgen.store") / "lua"
-    text = (folder / f"{name}.lua").read_text()
-    if name in ("lead", "settle"):
-        return text
-    return (folder / "prelude.lua").read_text() + text
+    parts = [*NEEDS.get(name, ("clock", "prelude")), name]
+    return "".join((folder / f"{part}.lua").read_text() for part in parts)
 
 
 @cache

@@ -6,7 +6,6 @@ repeated: a repetition of a call that was carried out changes nothing.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -16,6 +15,7 @@ import redis
 
 from textgen.errors import StoreUnavailable
 from textgen.lifecycle import Record, Status
+from textgen.prices import Prices
 from textgen.store import keys, scripts
 from textgen.store.answers import (
     Claim,
@@ -45,11 +45,15 @@ class Store(Records):
         client: A client that decodes answers to str.
         lease_s: Seconds after which an attempt that is not renewed may be taken over.
         timeout_s: Seconds after which the client gives a call up.
+        prices: What tokens cost; by default nothing has a price.
     """
 
-    def __init__(self, client: redis.Redis, lease_s: float, timeout_s: float = 2.0) -> None:
+    def __init__(
+        self, client: redis.Redis, lease_s: float, timeout_s: float = 2.0, prices: Prices | None = None
+    ) -> None:
         super().__init__(client)
         self.lease_s = lease_s
+        self.prices = prices or Prices({})
         #: Half of the time, so that what is carried out in it is also answered in it.
         self.patience_ms = timeout_s * 500
 
@@ -185,7 +189,8 @@ class Store(Records):
         """Carry out a transition: `record.status` and the rest of `record` are what is to hold.
 
         Args:
-            record: The record after the transition, but for `updated_at` and `finished_at`.
+            record: The record after the transition, but for `updated_at` and `finished_at`; where it
+                has no `usage`, the attempt used the tokens that were appended.
             token: The attempt's token, when the attempt itself moves the task.
             rev: The revision that was read, when somebody else does.
             lapsed: With `rev`: only while nobody renews the lease.
@@ -195,24 +200,32 @@ class Store(Records):
         """
         guard, value = ("token", token) if token is not None else ("lapsed" if lapsed else "rev", rev)
         stamps = "finished_at updated_at" if record.status.is_terminal else "updated_at"
-        before = []
+        now = self.now_ms()
+        before: list[tuple[Any, ...]] = []
         if record.status is Status.PENDING:
-            before = [("ZADD", keys.OUTBOX, self.now_ms() + (due_s + UNCONFIRMED_S) * 1000, record.task_id)]
-        elif is_dead:
-            before = [("ZADD", keys.DEADBOX, self.now_ms(), record.task_id)]
-        usage = json.dumps(record.usage.as_dict()) if record.usage else ""
+            before = [("ZADD", keys.OUTBOX, now + (due_s + UNCONFIRMED_S) * 1000, record.task_id)]
+        else:
+            before = [("ZADD", keys.UNSETTLED, "XX", 0, record.task_id)]
+        if is_dead:
+            before.append(("ZADD", keys.DEADBOX, now, record.task_id))
+        used, price, without = record.usage, self.prices.of_record(record), stamps.split()
+        if record.status.is_terminal:
+            without.append("usage")
         word, _, text = self._run(
             "transition",
             record.task_id,
             guard,
             value,
             record.status.value,
-            dump(record, *stamps.split()),
+            dump(record, *without),
             stamps,
             record.failures,
             int(due_s * 1000),
             reason,
-            usage,
+            used.prompt_tokens if used else "",
+            used.completion_tokens if used else "",
+            price.prompt_nano if price else "",
+            price.completion_nano if price else "",
             before=before,
         )
         return Transition(Moved(word), as_record(text))

@@ -35,7 +35,7 @@ if attempt == '0' and queue_until > 0 and now >= queue_until then return answer(
 if attempt ~= ARGV[4] or fields[6] ~= ARGV[5] then return answer('moved') end
 attempt = integer(tonumber(attempt) + 1)
 redis.call('HSET', state, 'status', 'PROCESSING', 'attempt', attempt, 'token', ARGV[1],
-  'worker', ARGV[2], 'lease', integer(now + tonumber(ARGV[3])), 'chunks', 0, 'tokens', 0)
+  'worker', ARGV[2], 'lease', integer(now + tonumber(ARGV[3])), 'chunks', 0, 'tokens', 0, 'prompt_tokens', 0)
 redis.call('HINCRBY', state, 'rev', 1)
 local deadline, ttl = tonumber(fields[7]), tonumber(ARGV[8])
 local whole = write(ARGV[6], 'started_at updated_at', iso(now), deadline + ttl + STATE_MARGIN_MS)
