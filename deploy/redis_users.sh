@@ -25,16 +25,19 @@ write="+set +del +hset +hdel +hincrby +pexpireat +xadd +zadd +zrem +publish +eva
 follow="+subscribe +unsubscribe &events:{task:*} &textgen:wake"
 submit="~outbox ~tasks:watch ~tasks:created ~idem:* +watch +unwatch +multi +exec +info"
 letters="~tasks:dead ~dead:*"
+# finding tasks, and telling how long they wait
+lists="~tasks:{* ~tasks:waiting:* ~tasks:ends:* +zrevrangebylex +zremrangebylex +zremrangebyrank"
+lists="$lists +zrank +zcount +pttl +pexpire"
 
 umask 077
 {
     echo "user default reset"
     user admin "$REDIS_ADMIN_PASSWORD" "~* &* +@all"
-    user web "$REDIS_WEB_PASSWORD" "$connect ~$task $read $write $follow $submit $letters %R~workers"
-    user worker "$REDIS_PASSWORD" "$connect ~$task $read $write $follow $submit $letters" \
-        "~tasks:deadbox ~workers ~janitor:* +zremrangebyscore +zremrangebyrank +zscan"
+    user web "$REDIS_WEB_PASSWORD" "$connect ~$task $read $write $follow $submit $letters $lists %R~workers"
+    user worker "$REDIS_PASSWORD" "$connect ~$task $read $write $follow $submit $letters $lists" \
+        "~tasks:deadbox ~workers ~janitor:* +zremrangebyscore +zscan"
     # shows tasks and cancels them
-    user flower "$REDIS_FLOWER_PASSWORD" "$connect ~$task $read $write $follow ~outbox ~tasks:watch"
+    user flower "$REDIS_FLOWER_PASSWORD" "$connect ~$task $read $write $follow $lists ~outbox ~tasks:watch"
     # for scripts that look into Redis
     user monitor "$REDIS_MONITOR_PASSWORD" "$connect %R~task:* %R~events:{task:*}" \
         "+keys +scan +get +mget +exists +ttl +pttl +expiretime +type +strlen +xrange +xrevrange +xlen"

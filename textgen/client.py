@@ -7,6 +7,8 @@ are given the URL of a server.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any, Self
 
 from textgen import direct
@@ -15,8 +17,11 @@ from textgen.direct import (
     cancel,
     dead_letter,
     dead_letters,
+    delete,
     get,
     health,
+    list_page,
+    outlooks,
     overview,
     purge_dead_letters,
     recent,
@@ -25,8 +30,10 @@ from textgen.direct import (
     submit,
     wait,
 )
-from textgen.errors import WaitTimeout
+from textgen.errors import InvalidRequest, WaitTimeout
+from textgen.lifecycle import Status
 from textgen.requests import parse_request
+from textgen.selection import Selection, walk
 
 __all__ = [
     "Overview",
@@ -35,8 +42,11 @@ __all__ = [
     "cancel",
     "dead_letter",
     "dead_letters",
+    "delete",
     "get",
     "health",
+    "list_page",
+    "outlooks",
     "overview",
     "purge_dead_letters",
     "recent",
@@ -103,6 +113,15 @@ class TextGenerationProducer:
         """
         return self._way.get(task_id).as_dict()
 
+    def delete(self, task_id: str) -> None:
+        """Delete a task that has ended, with all that was kept of it.
+
+        Raises:
+            UnknownTask: There is none with this id.
+            TaskUnfinished: It waits or runs.
+        """
+        self._way.delete(task_id)
+
     def close(self) -> None:
         """Close the connections to the server; those to broker and store are the process's own."""
         if self._way is not direct:
@@ -139,6 +158,31 @@ class TextGenerationClient(TextGenerationProducer):
             raise WaitTimeout(f"task {task_id} is {record.status.value} after {waited:.1f} s")
         return record.as_dict()
 
+    def list(
+        self,
+        status: str | None = None,
+        engine: str | None = None,
+        created_after: datetime | None = None,
+        metadata: Mapping[str, str] | None = None,
+        limit: int | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Your tasks, newest first; read page by page as you go through them.
+
+        Args:
+            status: `PENDING`, `PROCESSING`, `COMPLETED`, `FAILED` or `CANCELLED`.
+            engine: The engine that was asked for, or that wrote the text.
+            created_after: Submitted after this; aware.
+            metadata: Key → value as text; only keys that `TEXTGEN_INDEXED_METADATA` names.
+            limit: How many at the most.
+
+        Raises:
+            InvalidRequest: One of these is not as it must be.
+            Unavailable: Store or server cannot be reached.
+        """
+        wanted = _selection(status, engine, created_after, metadata)
+        found = walk(lambda size, cursor: self._way.list_page(wanted, size, cursor), limit)
+        return (record.as_dict() for record in found)
+
     def display_result(self, result: dict[str, Any]) -> None:
         """Print a record for people: its state, its text or its error, and what it took."""
         from rich.console import Console
@@ -153,3 +197,16 @@ class TextGenerationClient(TextGenerationProducer):
             console.print(
                 f"{result['usage']['completion_tokens']} tokens by {result['engine']}", markup=False
             )
+
+
+def _selection(
+    status: str | None,
+    engine: str | None,
+    created_after: datetime | None,
+    metadata: Mapping[str, str] | None,
+) -> Selection:
+    if status is not None and status not in tuple(Status):
+        raise InvalidRequest.of({"field": "status", "reason": f"must be one of {', '.join(Status)}"})
+    if created_after is not None and created_after.tzinfo is None:
+        raise InvalidRequest.of({"field": "created_after", "reason": "must have a time zone"})
+    return Selection(Status(status) if status else None, engine, created_after, metadata or {})

@@ -20,11 +20,13 @@ from textgen.errors import (
     InvalidRequest,
     SubmitInFlight,
     TaskFinished,
+    TaskUnfinished,
     Unavailable,
     UnknownTask,
 )
 from textgen.lifecycle import Event, Record, is_task_id
 from textgen.requests import GenerationRequest
+from textgen.selection import EVERY, PAGE, Page, Selection, walk
 
 #: Seconds to connect, and to wait for an answer: longer than a server takes to give up on its broker.
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5.0, 20.0
@@ -147,9 +149,37 @@ class RemoteClient:
         """
         return _record(self._call("POST", f"{_path(task_id)}/cancel", task_id))
 
-    def recent(self, limit: int = 50) -> NoReturn:
-        """Servers do not list their tasks."""
-        raise ConfigurationError(_not_over_http("the list of tasks"))
+    def delete(self, task_id: str) -> None:
+        """Delete a task that has ended.
+
+        Raises:
+            UnknownTask: No task has this id.
+            TaskUnfinished: It waits or runs.
+            Unavailable: The server cannot be reached, or cannot reach its store.
+        """
+        self._call("DELETE", _path(task_id), task_id)
+
+    def list_page(self, selection: Selection = EVERY, limit: int = PAGE, cursor: str | None = None) -> Page:
+        """A page of the tasks that are yours, newest first; see `textgen.direct.list_page`.
+
+        Raises:
+            InvalidRequest: The server refused a condition, or the cursor.
+            Unavailable: The server cannot be reached, or cannot reach its store.
+        """
+        asked = {
+            "limit": limit,
+            "cursor": cursor,
+            "status": selection.status,
+            "engine": selection.engine,
+            "created_after": selection.created_after and selection.created_after.isoformat(),
+            **{f"metadata.{key}": text for key, text in selection.metadata.items()},
+        }
+        query = {name: value for name, value in asked.items() if value is not None}
+        return _page(self._call("GET", "/v1/tasks", params=query))
+
+    def recent(self, limit: int = 50) -> list[Record]:
+        """The newest tasks that are yours, newest first."""
+        return list(walk(lambda size, cursor: self.list_page(EVERY, size, cursor), limit))
 
     def overview(self) -> NoReturn:
         """Servers do not show their queues and workers."""
@@ -166,7 +196,8 @@ class RemoteClient:
         try:
             response = self._http.request(method, path, **given)
         except httpx.TimeoutException as exc:
-            unknown = "; whether it accepted the task is not known" if path == "/v1/tasks" else ""
+            is_submit = (method, path) == ("POST", "/v1/tasks")
+            unknown = "; whether it accepted the task is not known" if is_submit else ""
             raise Unavailable(f"{self._http.base_url} did not answer in time{unknown}") from exc
         except httpx.HTTPError as exc:
             raise Unavailable(f"{self._http.base_url} cannot be reached: {exc}") from exc
@@ -210,6 +241,14 @@ def _record(response: httpx.Response) -> Record:
         raise Unavailable(f"{response.url.host} answered, but not as a textgen server does") from exc
 
 
+def _page(response: httpx.Response) -> Page:
+    try:
+        shown = response.json()
+        return Page([Record.from_dict(one) for one in shown["data"]], shown["next_cursor"])
+    except (ValueError, TypeError, KeyError, AttributeError) as exc:
+        raise Unavailable(f"{response.url.host} answered, but not as a textgen server does") from exc
+
+
 def _error(response: httpx.Response, task_id: str | None) -> Exception:
     """The error that a response stands for."""
     problem = _problem(response)
@@ -219,6 +258,8 @@ def _error(response: httpx.Response, task_id: str | None) -> Exception:
         return IdempotencyKeyReused(detail)
     if kind == "submit-in-flight":
         return SubmitInFlight(detail)
+    if kind == "task-unfinished":
+        return TaskUnfinished(detail)
     if response.status_code in (400, 413, 415, 422):
         return _invalid(problem, detail)
     if task_id and problem and response.status_code == 404:

@@ -22,7 +22,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "interactive": ("textgen.cli.interactive:interactive", "Generate text for one prompt after the other."),
     "status": ("textgen.cli.tasks:status", "Show a task."),
     "cancel": ("textgen.cli.tasks:cancel", "Cancel a task."),
-    "list": ("textgen.cli.tasks:list_tasks", "List the newest tasks."),
+    "delete": ("textgen.cli.tasks:delete", "Delete a task that has ended."),
+    "list": ("textgen.cli.tasks:list_tasks", "List your tasks."),
     "dead": ("textgen.cli.dead:dead", "Look at dead letters, submit them again, delete them."),
     "monitor": ("textgen.cli.monitor:monitor", "Watch tasks, queues and workers."),
     "up": (

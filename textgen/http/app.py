@@ -10,6 +10,7 @@ from flask_openapi.openapi import OpenAPI
 
 from textgen import __version__, logs
 from textgen.http import correlation, dead_letters, documentation, health, problems, tasks
+from textgen.http import listing as _listing  # noqa: F401 - adds to the routes of tasks
 from textgen.http.schemas import Problem
 from textgen.settings import get_settings
 

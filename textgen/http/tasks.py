@@ -10,6 +10,7 @@ from werkzeug.exceptions import BadRequest
 from textgen import client, idempotency
 from textgen.http.body import read_object
 from textgen.http.operations import SUBMIT_BODY, TASK_SCHEMAS, problem_responses, record_response
+from textgen.http.records import shown
 from textgen.http.schemas import NoParameters, SubmitHeaders, TaskPath, WaitQuery
 from textgen.lifecycle import Record, Status
 from textgen.requests import parse_request
@@ -41,7 +42,7 @@ def submit(query: NoParameters, header: SubmitHeaders) -> Response:
         record = client.submit(asked)
     else:
         record, is_replay = idempotency.submit(asked, _checked_key(header.idempotency_key))
-    answer = _answer(record, 202)
+    answer = _answer(record, 202, with_outlook=False)  # a repeated submit is answered alike
     if is_replay:
         answer.headers["Idempotent-Replayed"] = "true"
     answer.headers["Location"] = url_for("tasks.read", task_id=record.task_id)
@@ -83,9 +84,9 @@ def _checked_key(key: str) -> str:
     return key
 
 
-def _answer(record: Record, status: int = 200) -> Response:
+def _answer(record: Record, status: int = 200, with_outlook: bool = True) -> Response:
     bind_contextvars(task_id=record.task_id)
-    answer = jsonify(record.as_dict())
+    answer = jsonify(shown([record], with_outlook)[0])
     answer.status_code = status
     if not record.status.is_terminal:
         answer.headers["Retry-After"] = str(RETRY_AFTER_S)
