@@ -27,16 +27,19 @@ submit="~outbox ~tasks:watch ~tasks:created ~idem:* +watch +unwatch +multi +exec
 letters="~tasks:dead ~dead:*"
 # limits, ledger and waiting lists
 meter="~limit:{limits}:* ~usage:{limits}:* ~waiting:{limits} ~waiting:{limits}:* +hexists +sadd +srem +smembers +pexpire"
+# finding tasks, and telling how long they wait
+lists="~tasks:{* ~tasks:waiting:* ~tasks:ends:* +zrevrangebylex +zremrangebylex +zremrangebyrank"
+lists="$lists +zrank +zcount +pttl +pexpire"
 
 umask 077
 {
     echo "user default reset"
     user admin "$REDIS_ADMIN_PASSWORD" "~* &* +@all"
-    user web "$REDIS_WEB_PASSWORD" "$connect ~$task $read $write $follow $submit $letters $meter %R~workers"
-    user worker "$REDIS_PASSWORD" "$connect ~$task $read $write $follow $submit $letters $meter" \
-        "~tasks:deadbox ~workers ~janitor:* +zremrangebyscore +zremrangebyrank +zscan"
+    user web "$REDIS_WEB_PASSWORD" "$connect ~$task $read $write $follow $submit $letters $meter $lists %R~workers"
+    user worker "$REDIS_PASSWORD" "$connect ~$task $read $write $follow $submit $letters $meter $lists" \
+        "~tasks:deadbox ~workers ~janitor:* +zremrangebyscore +zscan"
     # shows tasks and cancels them
-    user flower "$REDIS_FLOWER_PASSWORD" "$connect ~$task $read $write $follow ~outbox ~tasks:watch ~usage:{limits}:due"
+    user flower "$REDIS_FLOWER_PASSWORD" "$connect ~$task $read $write $follow $lists ~outbox ~tasks:watch ~usage:{limits}:due"
     # for scripts that look into Redis
     user monitor "$REDIS_MONITOR_PASSWORD" "$connect %R~task:* %R~events:{task:*}" \
         "+keys +scan +get +mget +exists +ttl +pttl +expiretime +type +strlen +xrange +xrevrange +xlen"

@@ -6,7 +6,8 @@ are given the URL of a server.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any, Self
 
 from textgen import direct
@@ -15,9 +16,12 @@ from textgen.direct import (
     cancel,
     dead_letter,
     dead_letters,
+    delete,
     get,
     health,
     is_position,
+    list_page,
+    outlooks,
     overview,
     purge_dead_letters,
     recent,
@@ -28,9 +32,10 @@ from textgen.direct import (
     usage,
     wait,
 )
-from textgen.errors import WaitTimeout
-from textgen.lifecycle import Event
+from textgen.errors import InvalidRequest, WaitTimeout
+from textgen.lifecycle import Event, Status
 from textgen.requests import parse_request
+from textgen.selection import Selection, walk
 from textgen.store.following import Following
 
 __all__ = [
@@ -41,9 +46,12 @@ __all__ = [
     "cancel",
     "dead_letter",
     "dead_letters",
+    "delete",
     "get",
     "health",
     "is_position",
+    "list_page",
+    "outlooks",
     "overview",
     "purge_dead_letters",
     "recent",
@@ -112,6 +120,15 @@ class TextGenerationProducer:
         """
         return self._way.get(task_id).as_dict()
 
+    def delete(self, task_id: str) -> None:
+        """Delete a task that has ended, with all that was kept of it.
+
+        Raises:
+            UnknownTask: There is none with this id.
+            TaskUnfinished: It waits or runs.
+        """
+        self._way.delete(task_id)
+
     def close(self) -> None:
         """Close the connections to the server; those to broker and store are the process's own."""
         if self._way is not direct:
@@ -178,6 +195,31 @@ class TextGenerationClient(TextGenerationProducer):
         task_id = self.create_task(prompt, **request)
         return self.wait(task_id, poll_interval * max_attempts)
 
+    def list(
+        self,
+        status: str | None = None,
+        engine: str | None = None,
+        created_after: datetime | None = None,
+        metadata: Mapping[str, str] | None = None,
+        limit: int | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Your tasks, newest first; read page by page as you go through them.
+
+        Args:
+            status: `PENDING`, `PROCESSING`, `COMPLETED`, `FAILED` or `CANCELLED`.
+            engine: The engine that was asked for, or that wrote the text.
+            created_after: Submitted after this; aware.
+            metadata: Key → value as text; only keys that `TEXTGEN_INDEXED_METADATA` names.
+            limit: How many at the most.
+
+        Raises:
+            InvalidRequest: One of these is not as it must be.
+            Unavailable: Store or server cannot be reached.
+        """
+        wanted = _selection(status, engine, created_after, metadata)
+        found = walk(lambda size, cursor: self._way.list_page(wanted, size, cursor), limit)
+        return (record.as_dict() for record in found)
+
     def display_result(self, result: dict[str, Any]) -> None:
         """Print a record for people: its state, its text or its error, and what it took."""
         from rich.console import Console
@@ -192,3 +234,16 @@ class TextGenerationClient(TextGenerationProducer):
             console.print(
                 f"{result['usage']['completion_tokens']} tokens by {result['engine']}", markup=False
             )
+
+
+def _selection(
+    status: str | None,
+    engine: str | None,
+    created_after: datetime | None,
+    metadata: Mapping[str, str] | None,
+) -> Selection:
+    if status is not None and status not in tuple(Status):
+        raise InvalidRequest.of({"field": "status", "reason": f"must be one of {', '.join(Status)}"})
+    if created_after is not None and created_after.tzinfo is None:
+        raise InvalidRequest.of({"field": "created_after", "reason": "must have a time zone"})
+    return Selection(Status(status) if status else None, engine, created_after, metadata or {})

@@ -5,6 +5,7 @@ These functions speak to broker and store directly. They are called as those of 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
@@ -15,17 +16,20 @@ from textgen.errors import (
     InvalidRequest,
     StoreUnavailable,
     TaskFinished,
+    TaskUnfinished,
     UnknownTask,
 )
 from textgen.lifecycle import Record, Status, is_task_id, new_task_id
 from textgen.requests import GenerationRequest, parse_request
+from textgen.selection import EVERY, PAGE, Page, Selection, walk
 from textgen.settings import get_settings
-from textgen.store import graveyard, ledger, open_safe_store, open_store, schedules
+from textgen.store import graveyard, ledger, listing, open_safe_store, open_store, schedules, waiting
 from textgen.store.answers import Moved
 from textgen.store.following import POSITION, Following
 from textgen.store.graveyard import DeadLetter
 from textgen.store.ledger import Used
 from textgen.store.subscriber import wait_until_terminal
+from textgen.store.waiting import Outlook
 
 #: Days that one reading of the ledger covers at the most: a year.
 MAX_USAGE_DAYS = 366
@@ -144,9 +148,67 @@ def cancel(task_id: str) -> Record:
     return moved.record
 
 
+def delete(task_id: str, owner: str | None = None) -> None:
+    """Delete a task that has ended: record, events, index entries and what is listed of its dead letter.
+
+    Args:
+        task_id: Which task.
+        owner: Whose it must be; None: anybody's.
+
+    Raises:
+        UnknownTask: There is none with this id, or it is somebody else's.
+        TaskUnfinished: It waits or runs.
+        StoreUnavailable: Redis did not answer; the call may be repeated.
+    """
+    record, store = get(task_id), open_store()
+    if owner not in (None, record.owner):
+        raise UnknownTask(f"task {task_id} does not exist, or its record has expired")
+    if not record.status.is_terminal:
+        raise TaskUnfinished(f"task {task_id} is {record.status.value}")
+    graveyard.exhume(store, task_id)
+    store.delete(record)
+
+
+def list_page(
+    selection: Selection = EVERY, limit: int = PAGE, cursor: str | None = None, owner: str | None = None
+) -> Page:
+    """A page of an owner's tasks, newest first.
+
+    Args:
+        selection: Which of them.
+        limit: Records that it may have, 1 to `MAX_PAGE`.
+        cursor: `next_cursor` of the page before.
+        owner: Whose tasks; by default `TEXTGEN_OWNER`.
+
+    Raises:
+        InvalidRequest: `cursor` is not one, or `TEXTGEN_INDEXED_METADATA` does not name a key.
+        StoreUnavailable: Redis did not answer.
+    """
+    settings = get_settings()
+    named = ", ".join(settings.metadata_keys) or "none"
+    errors = [
+        {"field": f"metadata.{key}", "reason": f"tasks are not listed by it, only by these keys: {named}"}
+        for key in selection.metadata
+        if key not in settings.metadata_keys
+    ]
+    if errors:
+        raise InvalidRequest.of(*errors)
+    return listing.read_page(open_store(), owner or settings.owner, selection, limit, cursor)
+
+
 def recent(limit: int = 50) -> list[Record]:
-    """The newest tasks, newest first."""
-    return open_store().recent(limit)
+    """The newest tasks of all owners, newest first."""
+    store = open_store()
+    return list(walk(lambda size, cursor: listing.read_page(store, None, EVERY, size, cursor), limit))
+
+
+def outlooks(records: Iterable[Record]) -> dict[str, Outlook]:
+    """What those of `records` that wait may expect, by task id: estimates.
+
+    Raises:
+        StoreUnavailable: Redis did not answer.
+    """
+    return waiting.outlooks(open_store(), records)
 
 
 def overview() -> Overview:

@@ -51,6 +51,10 @@ class TaskFinished(TextgenError):
     """The task has already reached another terminal state, so this can no longer be done."""
 
 
+class TaskUnfinished(TextgenError):
+    """The task still waits or runs, so this cannot be done yet; cancel it first, or wait for its end."""
+
+
 class GenerationFailed(TextgenError):
     """The task ended in FAILED; the message is the record's error."""
 

@@ -17,7 +17,7 @@ from textgen.errors import BrokerUnavailable, ConfigurationError, StoreUnavailab
 from textgen.lifecycle import VERSION, Status
 from textgen.logs import outline
 from textgen.settings import Settings
-from textgen.store import Store, keys, meter, schedules
+from textgen.store import Store, keys, meter, schedules, waiting
 from textgen.store.answers import Control, Moved
 from textgen.store.schedules import Schedule
 
@@ -81,6 +81,7 @@ class Janitor:
             self.dead_letters.drain()
         if self._rounds % TRIM_ROUNDS == 0:
             self.store.trim(self.settings.max_tasks_listed)
+            waiting.prune(self.store)
         self._rounds += 1
 
     def _each(self, schedule: Schedule, act: Callable[[str, str], bool]) -> None:

@@ -19,7 +19,8 @@ import httpx
 from textgen.errors import ConfigurationError, Unavailable, UnknownTask
 from textgen.lifecycle import Event, Record, is_task_id
 from textgen.requests import GenerationRequest
-from textgen.responses import PROBLEM, Told, error_of, events_of, record_of
+from textgen.responses import PROBLEM, Told, error_of, events_of, page_of, record_of
+from textgen.selection import EVERY, PAGE, Page, Selection, walk
 
 #: Seconds to connect, and to wait for an answer: longer than a server takes to give up on its broker.
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5.0, 20.0
@@ -169,9 +170,37 @@ class RemoteClient:
         """
         return record_of(self._call("POST", f"{_path(task_id)}/cancel", task_id))
 
-    def recent(self, limit: int = 50) -> NoReturn:
-        """Servers do not list their tasks."""
-        raise ConfigurationError(_not_over_http("the list of tasks"))
+    def delete(self, task_id: str) -> None:
+        """Delete a task that has ended.
+
+        Raises:
+            UnknownTask: No task has this id.
+            TaskUnfinished: It waits or runs.
+            Unavailable: The server cannot be reached, or cannot reach its store.
+        """
+        self._call("DELETE", _path(task_id), task_id)
+
+    def list_page(self, selection: Selection = EVERY, limit: int = PAGE, cursor: str | None = None) -> Page:
+        """A page of the tasks that are yours, newest first; see `textgen.direct.list_page`.
+
+        Raises:
+            InvalidRequest: The server refused a condition, or the cursor.
+            Unavailable: The server cannot be reached, or cannot reach its store.
+        """
+        asked = {
+            "limit": limit,
+            "cursor": cursor,
+            "status": selection.status,
+            "engine": selection.engine,
+            "created_after": selection.created_after and selection.created_after.isoformat(),
+            **{f"metadata.{key}": text for key, text in selection.metadata.items()},
+        }
+        query = {name: value for name, value in asked.items() if value is not None}
+        return page_of(self._call("GET", "/v1/tasks", params=query))
+
+    def recent(self, limit: int = 50) -> list[Record]:
+        """The newest tasks that are yours, newest first."""
+        return list(walk(lambda size, cursor: self.list_page(EVERY, size, cursor), limit))
 
     def overview(self) -> NoReturn:
         """Servers do not show their queues and workers."""

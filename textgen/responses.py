@@ -15,10 +15,12 @@ from textgen.errors import (
     InvalidRequest,
     SubmitInFlight,
     TaskFinished,
+    TaskUnfinished,
     Unavailable,
     UnknownTask,
 )
 from textgen.lifecycle import Record
+from textgen.selection import Page
 
 PROBLEM = "application/problem+json"
 
@@ -60,6 +62,19 @@ def record_of(response: httpx.Response) -> Record:
         raise _foreign(response) from exc
 
 
+def page_of(response: httpx.Response) -> Page:
+    """The page of a list in a response.
+
+    Raises:
+        Unavailable: There is none: it is no answer of a textgen server.
+    """
+    try:
+        shown = response.json()
+        return Page([Record.from_dict(one) for one in shown["data"]], shown["next_cursor"])
+    except (ValueError, TypeError, KeyError, AttributeError) as exc:
+        raise _foreign(response) from exc
+
+
 def error_of(response: httpx.Response, task_id: str | None) -> Exception:
     """The error that a response stands for."""
     problem = _problem(response)
@@ -69,6 +84,8 @@ def error_of(response: httpx.Response, task_id: str | None) -> Exception:
         return IdempotencyKeyReused(detail)
     if kind == "submit-in-flight":
         return SubmitInFlight(detail)
+    if kind == "task-unfinished":
+        return TaskUnfinished(detail)
     if response.status_code in (400, 413, 415, 422):
         return _invalid(problem, detail)
     if task_id and problem and response.status_code == 404:

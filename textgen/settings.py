@@ -36,6 +36,10 @@ CONNECTION_FIELDS = frozenset(
 )
 
 
+#: Each is one more set to write to at every submit.
+MAX_INDEXED_KEYS = 16
+
+
 class AddressFileSource(PydanticBaseSettingsSource):
     """Gives the addresses of the running stack, unless a connection was set by other means."""
 
@@ -171,6 +175,12 @@ class Settings(QuotaSettings, BaseSettings):
     max_metadata_bytes: int = Field(16_384, ge=2, description="Size of `metadata` as JSON.")
     max_body_bytes: int = Field(1_572_864, ge=1024, description="Size of an HTTP request body.")
 
+    indexed_metadata: str = Field(
+        "",
+        max_length=1000,
+        description="Keys of `metadata` by whose values tasks can be listed, with commas between; up to 16.",
+    )
+
     # Engines
     engine: str = Field(
         "",
@@ -194,6 +204,18 @@ class Settings(QuotaSettings, BaseSettings):
     @classmethod
     def _strip(cls, value: str) -> str:
         return value.strip()
+
+    @field_validator("indexed_metadata")
+    @classmethod
+    def _few_keys(cls, value: str) -> str:
+        if value.count(",") >= MAX_INDEXED_KEYS:
+            raise ValueError(f"names more than {MAX_INDEXED_KEYS} keys")
+        return value
+
+    @property
+    def metadata_keys(self) -> tuple[str, ...]:
+        """The keys in `indexed_metadata`."""
+        return tuple(key.strip() for key in self.indexed_metadata.split(",") if key.strip())
 
     @classmethod
     def settings_customise_sources(

@@ -20,6 +20,7 @@ from textgen.http import (
     tasks,
     usage,
 )
+from textgen.http import listing as _listing  # noqa: F401 - adds to the routes of tasks
 from textgen.http.schemas import Problem
 from textgen.settings import get_settings
 

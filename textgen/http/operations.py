@@ -13,7 +13,7 @@ from flask_openapi.types import ResponseDict
 from flask_openapi.utils import get_model_schema
 from pydantic import BaseModel
 
-from textgen.http.schemas import Problem, Task
+from textgen.http.schemas import Problem, Task, TaskList
 from textgen.lifecycle import Record, Status, Usage
 from textgen.requests import GenerationRequest
 
@@ -46,6 +46,7 @@ SUBMIT_BODY = RequestBody(
 )
 #: The schemas that the operations on tasks refer to.
 TASK_SCHEMAS = components(GenerationRequest, Task, Problem)
+LIST_SCHEMAS = components(TaskList, Problem)
 
 
 def example_record(status: Status) -> dict[str, Any]:
@@ -61,7 +62,7 @@ def example_record(status: Status) -> dict[str, Any]:
         deadline="2026-11-03T09:30:00.000Z",
     )
     if status is Status.PENDING:
-        return record.as_dict()
+        return record.as_dict() | {"queue_position": 3, "eta_s": 4.5}
     record = record.but(attempt=1, engine="local", started_at="2026-11-02T09:30:00.020Z")
     record = record.but(result="Air scatters", finished_at="2026-11-02T09:30:01.500Z")
     if status is Status.COMPLETED:
@@ -117,6 +118,15 @@ SUBMIT_ENDED_RESPONSE = record_response(
     location=True,
 )
 SUBMIT_ENDED_RESPONSE["content"] |= _STREAM_CONTENT
+#: The page of a list that stands in the description.
+EXAMPLE_PAGE = {
+    "data": [example_record(Status.COMPLETED)],
+    "next_cursor": "MTc2MjA3NTgwMDAwMC0zZjJiOGMxZS05ZDRhLTRjNWItOGU3Zi0wYTFiMmMzZDRlNWY",
+}
+LIST_RESPONSE = {
+    "description": "A page of the list.",
+    "content": _content("application/json", TaskList, EXAMPLE_PAGE),
+}
 
 
 def problem_responses(*statuses: int) -> ResponseDict:

@@ -28,6 +28,7 @@ from textgen.errors import (
     StoreUnavailable,
     SubmitInFlight,
     TaskFinished,
+    TaskUnfinished,
     Unavailable,
     UnknownTask,
 )
@@ -96,6 +97,10 @@ def _on_finished_task(_: TaskFinished) -> Response:
     return problem(409, "The task has ended, so this can no longer be done.", "task-finished")
 
 
+def _on_unfinished_task(_: TaskUnfinished) -> Response:
+    return problem(409, "The task has not ended yet; cancel it first, or wait.", "task-unfinished")
+
+
 def _on_duplicate_task(_: DuplicateTask) -> Response:
     return problem(409, "The task id was used before, for another request.", "duplicate-task")
 
@@ -139,6 +144,7 @@ def install(app: Flask) -> None:
     app.register_error_handler(InvalidRequest, _on_invalid_request)
     app.register_error_handler(UnknownTask, _on_unknown_task)
     app.register_error_handler(TaskFinished, _on_finished_task)
+    app.register_error_handler(TaskUnfinished, _on_unfinished_task)
     app.register_error_handler(DuplicateTask, _on_duplicate_task)
     app.register_error_handler(IdempotencyKeyReused, _on_reused_key)
     app.register_error_handler(SubmitInFlight, _on_in_flight)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from textgen.lifecycle import Lane, Status
+from textgen.selection import MAX_PAGE, PAGE
 
 
 class NoParameters(BaseModel):
@@ -61,6 +63,42 @@ class LimitQuery(NoParameters):
     """How many to list."""
 
     limit: int = Field(50, ge=1, le=1000, description="How many at the most.")
+
+
+def _written_as_time(value: Any) -> Any:
+    """Refuse what pydantic would take for a number of seconds."""
+    if not re.match(r"\d{4}-\d\d-\d\d[Tt ]", str(value)):
+        raise ValueError("must be a time such as 2026-11-02T09:30:00Z")
+    return value
+
+
+def _without_null(schema: dict[str, Any]) -> None:
+    """Describe a parameter that can be left out as it is when it is not: no query holds a null."""
+    (known,) = (one for one in schema.pop("anyOf") if one != {"type": "null"})
+    schema |= known
+    del schema["default"]
+
+
+class ListQuery(BaseModel):
+    """Which tasks to list; `metadata.<key>` comes besides."""
+
+    model_config = ConfigDict(extra="allow", hide_input_in_errors=True)
+
+    status: Status | None = Field(None, description="In this status.", json_schema_extra=_without_null)
+    engine: str | None = Field(
+        None,
+        description="That asked for this engine by name, or were written by it.",
+        json_schema_extra=_without_null,
+    )
+    created_after: Annotated[AwareDatetime, BeforeValidator(_written_as_time)] | None = Field(
+        None,
+        description="Submitted after this time: ISO 8601 with its zone.",
+        json_schema_extra=_without_null,
+    )
+    limit: int = Field(PAGE, ge=1, le=MAX_PAGE, description="Tasks on a page at the most.")
+    cursor: str | None = Field(
+        None, description="`next_cursor` of the page before.", json_schema_extra=_without_null
+    )
 
 
 class SubmitHeaders(BaseModel):
@@ -150,6 +188,19 @@ class Task(BaseModel):
     finished_at: str | None
     deadline: str | None = Field(description="The task fails if it has not ended by then.")
     v: int = Field(description="Version of this object.")
+    queue_position: int | None = Field(
+        None, description="Of a PENDING task: about how many are served up to it; null where unknown."
+    )
+    eta_s: float | None = Field(
+        None, description="Of a PENDING task: in about how many seconds it starts; null where unknown."
+    )
+
+
+class TaskList(BaseModel):
+    """A page of a list of tasks, newest first."""
+
+    data: list[Task]
+    next_cursor: str | None = Field(description="Give it as `cursor` for the next page; null on the last.")
 
 
 class FieldError(BaseModel):

@@ -21,6 +21,7 @@ from textgen.http.operations import (
     problem_responses,
     record_response,
 )
+from textgen.http.records import shown
 from textgen.http.schemas import NoParameters, SubmitHeaders, SubmitQuery, TaskPath, WaitQuery
 from textgen.lifecycle import Record, Status
 from textgen.requests import parse_request
@@ -56,7 +57,7 @@ def submit(query: SubmitQuery, header: SubmitHeaders) -> Response:
     else:
         record, is_replay = idempotency.submit(asked, _checked_key(header.idempotency_key))
     # The task is accepted from here on, whatever becomes of the stream or the wait.
-    answer = _answer(record, 202)
+    answer = _answer(record, 202, with_outlook=False)  # a repeated submit is answered alike
     with suppress(StoreUnavailable, UnknownTask):
         if form := query.stream or _accepted_form():
             answer = streams.respond(record.task_id, form, None, query.cancel_on_disconnect)
@@ -117,9 +118,9 @@ def _checked_key(key: str) -> str:
     return key
 
 
-def _answer(record: Record, status: int = 200) -> Response:
+def _answer(record: Record, status: int = 200, with_outlook: bool = True) -> Response:
     bind_contextvars(task_id=record.task_id)
-    answer = jsonify(record.as_dict())
+    answer = jsonify(shown([record], with_outlook)[0])
     answer.status_code = status
     if not record.status.is_terminal:
         answer.headers["Retry-After"] = str(RETRY_AFTER_S)

@@ -6,7 +6,7 @@ from __future__ import annotations
 OUTBOX = "outbox"
 #: When the janitor has to look at a task that is not terminal: score = milliseconds.
 WATCH = "tasks:watch"
-#: The newest tasks: score = time of submit in milliseconds.
+#: The newest tasks of everybody, sorted as `textgen.store.positions` says.
 CREATED = "tasks:created"
 #: The dead letters: score = milliseconds since 1970 at which each arrived.
 DEAD = "tasks:dead"
@@ -47,6 +47,21 @@ def idempotency(owner: str, digest: str) -> str:
 def dead_letter(letter_id: str) -> str:
     """What is kept of one dead letter: a JSON string."""
     return f"dead:{letter_id}"
+
+
+def listed(owner: str, what: str) -> str:
+    """The tasks of an owner that have something in common; all sets of one owner are in one slot."""
+    return f"tasks:{{{owner}}}:{what}"
+
+
+def waiting(lane: str) -> str:
+    """Who waits in a lane: `<task id>.<attempts so far>`, score = due, in milliseconds."""
+    return f"tasks:waiting:{lane}"
+
+
+def ends(lane: str) -> str:
+    """The last attempts of a lane that ended: `<task id>.<attempt>`, score = milliseconds."""
+    return f"tasks:ends:{lane}"
 
 
 def record(task_id: str) -> str:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import redis
 
 from textgen.errors import StoreUnavailable
-from textgen.lifecycle import Record, Status
+from textgen.lifecycle import Record, Status, iso_time
 from textgen.prices import Prices
-from textgen.store import keys, scripts
+from textgen.store import index, keys, scripts, waiting
 from textgen.store.answers import (
     Claim,
     Claimed,
@@ -81,12 +82,14 @@ class Store(Records):
         Raises:
             StoreUnavailable: Redis did not answer in time; what it carries out later has no effect.
         """
-        now = self.now_ms()
+        now = int(self.now_ms())
         look_s = min(deadline_s, due_s + queue_s) if queue_s else deadline_s
+        placed = record.but(created_at=iso_time(now))
         before = (
             ("ZADD", keys.OUTBOX, now + max(UNCONFIRMED_S, due_s) * 1000, record.task_id),
             ("ZADD", keys.WATCH, now + look_s * 1000, record.task_id),
-            ("ZADD", keys.CREATED, now, record.task_id),
+            *index.enter(placed, int(deadline_s * 1000) + terms.ttl_ms),
+            *waiting.enter(record, now + due_s * 1000),
         )
         word, _, *rest = self._run(
             "submit",
@@ -100,6 +103,7 @@ class Store(Records):
             int(queue_s * 1000),
             terms.attempt_s,
             int(now + self.patience_ms),
+            now,
             before=before,
         )
         if word == "late":
@@ -110,7 +114,15 @@ class Store(Records):
             assert made is not None
             return Submitted(made, replace(terms, deadline_ms=int(deadline), queue_until_ms=int(queue_until)))
         fingerprint, text = rest
+        self._withdraw(placed, as_record(text))
         return Submitted(as_record(text) or record, None, is_clash=fingerprint != terms.fingerprint)
+
+    def _withdraw(self, placed: Record, found: Record | None) -> None:
+        """Take back the index entries of a submit whose id was used before, but for the first one's."""
+        first = found is not None and found.created_at == placed.created_at
+        waits = found is not None and (found.status, found.attempt) == (Status.PENDING, 0)
+        with suppress(StoreUnavailable):
+            self.send([*([] if first else index.forget(placed)), *([] if waits else waiting.forget(placed))])
 
     def claim(self, record: Record, terms: Terms, token: str, worker: str) -> Claim:
         """Begin an attempt, if the task is there to be taken.
@@ -124,7 +136,9 @@ class Store(Records):
         """
         taken = record.but(status=Status.PROCESSING, attempt=record.attempt + 1, error=None)
         lease_ms = int(self.lease_s * 1000)
-        look = self.now_ms() + lease_ms + WATCH_GRACE_S * 1000
+        now = self.now_ms()
+        look = now + lease_ms + WATCH_GRACE_S * 1000
+        life_ms = int(max(terms.deadline_ms - now, 0)) + terms.ttl_ms
         answer = self._run(
             "claim",
             record.task_id,
@@ -140,9 +154,11 @@ class Store(Records):
             terms.envelope,
             terms.queue_until_ms,
             terms.attempt_s,
-            before=(("ZADD", keys.WATCH, look, record.task_id),),
+            before=(("ZADD", keys.WATCH, look, record.task_id), *index.enter(taken, life_ms)),
         )
         outcome = Claimed(answer[0])
+        if outcome is Claimed.TAKEN:
+            self._leave(taken)
         if outcome is Claimed.BUSY:
             return Claim(outcome, wait_s=int(answer[2]) / 1000)
         return Claim(outcome, as_record(answer[2]), rev=answer[3] if len(answer) > 3 else "0")
@@ -201,11 +217,12 @@ class Store(Records):
         guard, value = ("token", token) if token is not None else ("lapsed" if lapsed else "rev", rev)
         stamps = "finished_at updated_at" if record.status.is_terminal else "updated_at"
         now = self.now_ms()
-        before: list[tuple[Any, ...]] = []
+        before = index.change(record)
         if record.status is Status.PENDING:
-            before = [("ZADD", keys.OUTBOX, now + (due_s + UNCONFIRMED_S) * 1000, record.task_id)]
+            before.append(("ZADD", keys.OUTBOX, now + (due_s + UNCONFIRMED_S) * 1000, record.task_id))
+            before += waiting.enter(record, now + due_s * 1000)
         else:
-            before = [("ZADD", keys.UNSETTLED, "XX", 0, record.task_id)]
+            before.append(("ZADD", keys.UNSETTLED, "XX", 0, record.task_id))
         if is_dead:
             before.append(("ZADD", keys.DEADBOX, now, record.task_id))
         used, price, without = record.usage, self.prices.of_record(record), stamps.split()
@@ -228,7 +245,14 @@ class Store(Records):
             price.completion_nano if price else "",
             before=before,
         )
+        if word == Moved.OK:
+            self._leave(record)
         return Transition(Moved(word), as_record(text))
+
+    def _leave(self, record: Record) -> None:
+        """Take a task that was moved out of where it was. If Redis is away just now, readers pass it over."""
+        with suppress(StoreUnavailable):
+            self.send([*index.leave(record), *waiting.leave(record, self.now_ms())])
 
     def ask_cancel(self, task_id: str) -> tuple[bool, Record | None, Control | None]:
         """Stop everything about a task but a cancel.
@@ -243,15 +267,32 @@ class Store(Records):
 
     def refuse(self, task_id: str) -> bool:
         """Take back a submit that was not confirmed; False if it has begun to run all the same."""
+        record = self.get(task_id)
         refused = self._run("refuse", task_id)[0] == "refused"
         if refused:
-            with translated():
-                pipe = self.client.pipeline(transaction=False)
-                pipe.zrem(keys.OUTBOX, task_id).zrem(keys.WATCH, task_id).zrem(keys.CREATED, task_id)
-                pipe.execute()
+            self.discard(task_id)
+            if record:
+                self._forget(record)
         return refused
+
+    def delete(self, record: Record) -> str:
+        """Remove a terminal task: record, events, index entries, and all that says what it was.
+
+        Returns:
+            `deleted`, `absent`, or `active` where it is not terminal.
+        """
+        word = str(self._run("delete", record.task_id)[0])
+        if word == "deleted":
+            self._forget(record)
+        return word
+
+    def _forget(self, record: Record) -> None:
+        self.send([*index.forget(record), *waiting.forget(record)])
 
     def bury(self, record: Record, ttl_ms: int) -> bool:
         """Write a FAILED record for an id that has no task; False if it has one."""
         stamps = ("created_at", "updated_at", "finished_at", "deadline")
-        return bool(self._run("bury", record.task_id, dump(record, *stamps), ttl_ms)[0] == "buried")
+        word, now = self._run("bury", record.task_id, dump(record, *stamps), ttl_ms)
+        if word == "buried":
+            self.send(index.enter(record.but(created_at=iso_time(int(now))), ttl_ms))
+        return bool(word == "buried")
