@@ -24,9 +24,11 @@ from textgen.direct import (
     stream,
     submit,
     wait,
+    webhook_deliveries,
 )
 from textgen.errors import WaitTimeout
 from textgen.requests import parse_request
+from textgen.webhooks.calls import rotate_webhook_secret, try_webhook, webhook_secret
 
 __all__ = [
     "Overview",
@@ -41,9 +43,13 @@ __all__ = [
     "purge_dead_letters",
     "recent",
     "replay",
+    "rotate_webhook_secret",
     "stream",
     "submit",
+    "try_webhook",
     "wait",
+    "webhook_deliveries",
+    "webhook_secret",
 ]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from textgen import broker, idempotency, outcomes
 from textgen.errors import (
@@ -20,7 +21,7 @@ from textgen.errors import (
 from textgen.lifecycle import Event, Record, Status, is_task_id, new_task_id
 from textgen.requests import GenerationRequest, parse_request
 from textgen.settings import get_settings
-from textgen.store import graveyard, open_safe_store, open_store, schedules
+from textgen.store import deliveries, graveyard, open_safe_store, open_store, schedules
 from textgen.store.answers import Moved
 from textgen.store.graveyard import DeadLetter
 from textgen.store.subscriber import follow, wait_until_terminal
@@ -127,6 +128,16 @@ def cancel(task_id: str) -> Record:
     if moved.record.status is not Status.CANCELLED:
         raise TaskFinished(f"task {task_id} is {moved.record.status.value} already")
     return moved.record
+
+
+def webhook_deliveries(task_id: str) -> list[dict[str, Any]]:
+    """The tries of a task's webhook deliveries, oldest first; none for a task without a webhook.
+
+    Raises:
+        UnknownTask: There is none with this id.
+        StoreUnavailable: Redis did not answer.
+    """
+    return deliveries.log(open_store(), get(task_id).task_id)
 
 
 def recent(limit: int = 50) -> list[Record]:

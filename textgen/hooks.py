@@ -24,6 +24,7 @@ from textgen.requests import GenerationRequest
 from textgen.settings import get_settings
 from textgen.store import open_safe_store, open_store
 from textgen.store.answers import Submitted, Terms
+from textgen.webhooks import guard
 
 log = structlog.get_logger(__name__)
 
@@ -138,6 +139,8 @@ class GenerateTask(Task):
         """
         settings, store = get_settings(), open_safe_store()
         request = with_options(request, options)
+        if request.webhook:
+            guard.admit(request.webhook.url, settings)
         record = messages.new_record(request, task_id, options.get("owner") or settings.owner).but(
             replay_of=options.get("replay_of")
         )
@@ -148,6 +151,7 @@ class GenerateTask(Task):
             fingerprint=messages.fingerprint(record),
             attempt_s=request.attempt_timeout_s or 0,
             envelope=kombu_json.dumps(envelope),
+            webhook=messages.webhook_of(request),
         )
         delay_s = due_s(options)
         queue_s = request.queue_timeout_s or settings.queue_timeout_s
@@ -215,7 +219,7 @@ class GenerateTask(Task):
         with broker.producer(self.app, settings) as producer:
             super().apply_async(
                 (),
-                messages.kwargs_of(record),
+                messages.kwargs_of(record, terms),
                 task_id=record.task_id,
                 producer=producer,
                 **read_envelope(terms.envelope),

@@ -83,7 +83,7 @@ def _accept(store: Store, request: GenerationRequest, key: str, owner: str, entr
 
     try:
         return generate.accept(request, entry.task_id, {"owner": owner})
-    except BrokerUnavailable:
+    except (BrokerUnavailable, InvalidRequest):
         idempotency.release(store, owner, key, entry)
         raise
 

@@ -24,6 +24,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cancel": ("textgen.cli.tasks:cancel", "Cancel a task."),
     "list": ("textgen.cli.tasks:list_tasks", "List the newest tasks."),
     "dead": ("textgen.cli.dead:dead", "Look at dead letters, submit them again, delete them."),
+    "webhooks": (
+        "textgen.cli.webhooks:webhooks",
+        "Test an address, show or rotate the secret that signs, look at deliveries.",
+    ),
     "monitor": ("textgen.cli.monitor:monitor", "Watch tasks, queues and workers."),
     "up": (
         "textgen.stack_cli:up",

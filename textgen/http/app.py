@@ -9,7 +9,7 @@ from flask_openapi.models.info import Info
 from flask_openapi.openapi import OpenAPI
 
 from textgen import __version__, logs
-from textgen.http import correlation, dead_letters, documentation, health, problems, tasks
+from textgen.http import correlation, dead_letters, documentation, health, problems, tasks, webhooks
 from textgen.http.schemas import Problem
 from textgen.settings import get_settings
 
@@ -45,6 +45,6 @@ def create_app() -> App:
     app.url_map.merge_slashes = False  # `//v1/tasks` is an unknown route, not a redirect
     correlation.install(app)
     problems.install(app)
-    for resource in (tasks, dead_letters, health, documentation):
+    for resource in (tasks, webhooks, dead_letters, health, documentation):
         app.register_api(resource.blueprint)
     return app

@@ -11,7 +11,7 @@ from flask_openapi.types import ResponseDict
 from flask_openapi.utils import get_model_schema
 from pydantic import BaseModel
 
-from textgen.http.schemas import Problem, Task
+from textgen.http.schemas import Problem, RotateRequest, Task, WebhookBody, WebhookTestRequest
 from textgen.lifecycle import Record, Status, Usage
 from textgen.requests import GenerationRequest
 
@@ -38,6 +38,17 @@ def _content(kind: str, model: type[BaseModel], example: Any) -> dict[str, Any]:
 SUBMIT_BODY = RequestBody(
     required=True, content=_content("application/json", GenerationRequest, EXAMPLE_REQUEST)
 )
+WEBHOOK_TEST_BODY = RequestBody(
+    required=True,
+    content=_content(
+        "application/json", WebhookTestRequest, {"url": "https://example.com/hooks?from=textgen"}
+    ),
+)
+ROTATE_BODY = RequestBody(
+    required=True, content=_content("application/json", RotateRequest, {"overlap_s": 3600})
+)
+#: The schemas that the operations on webhooks refer to.
+WEBHOOK_SCHEMAS = components(WebhookTestRequest, RotateRequest, WebhookBody)
 #: The schemas that the operations on tasks refer to.
 TASK_SCHEMAS = components(GenerationRequest, Task, Problem)
 

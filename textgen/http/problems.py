@@ -21,6 +21,7 @@ from textgen.errors import (
     DuplicateTask,
     IdempotencyKeyReused,
     InvalidRequest,
+    SecretShown,
     StoreForbidden,
     StoreUnavailable,
     SubmitInFlight,
@@ -87,6 +88,10 @@ def _on_finished_task(_: TaskFinished) -> Response:
     return problem(409, "The task has ended, so this can no longer be done.", "task-finished")
 
 
+def _on_shown_secret(_: SecretShown) -> Response:
+    return problem(409, "The secret was shown before. Rotate it to be shown a new one.", "secret-shown")
+
+
 def _on_duplicate_task(_: DuplicateTask) -> Response:
     return problem(409, "The task id was used before, for another request.", "duplicate-task")
 
@@ -124,6 +129,7 @@ def install(app: Flask) -> None:
     app.register_error_handler(InvalidRequest, _on_invalid_request)
     app.register_error_handler(UnknownTask, _on_unknown_task)
     app.register_error_handler(TaskFinished, _on_finished_task)
+    app.register_error_handler(SecretShown, _on_shown_secret)
     app.register_error_handler(DuplicateTask, _on_duplicate_task)
     app.register_error_handler(IdempotencyKeyReused, _on_reused_key)
     app.register_error_handler(SubmitInFlight, _on_in_flight)

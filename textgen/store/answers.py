@@ -31,6 +31,8 @@ class Terms:
     attempt_s: int = 0
     #: Options of the Celery message beyond the request (chain, links …), as JSON.
     envelope: str = "{}"
+    #: {`url`, `events`} as JSON; empty: nobody is to be told.
+    webhook: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,7 @@ class Control:
     envelope: str
     queue_until_ms: int
     attempt_s: int
+    webhook: str = ""
 
     @classmethod
     def of(cls, fields: dict[str, str]) -> Control:
@@ -158,6 +161,7 @@ class Control:
             envelope=fields.get("envelope", "{}"),
             queue_until_ms=number("queue_until"),
             attempt_s=number("attempt_s"),
+            webhook=fields.get("webhook", ""),
         )
 
     @property
@@ -175,6 +179,7 @@ class Control:
             queue_until_ms=self.queue_until_ms,
             attempt_s=self.attempt_s,
             envelope=self.envelope,
+            webhook=self.webhook,
         )
 
     def is_stale(self, now_ms: float) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +31,7 @@ from textgen.store.answers import (
     dump,
 )
 from textgen.store.connection import translated
+from textgen.store.notices import NOTHING, Notice, notice_of
 from textgen.store.records import Records
 
 #: Seconds that a submitter has to publish before the janitor does: longer than a publish may take.
@@ -54,7 +56,7 @@ class Store(Records):
         self.patience_ms = timeout_s * 500
 
     def _run(self, name: str, task_id: str, *args: Any, before: Iterable[tuple[Any, ...]] = ()) -> Any:
-        names = [keys.record(task_id), keys.events(task_id), keys.state(task_id)]
+        names = [make(task_id) for make in keys.OF_TASK]
         with translated():
             answer = scripts.run(self.client, name, names, list(args), *before)
         self._ahead_ms = float(answer[1]) - time.monotonic() * 1000
@@ -96,6 +98,7 @@ class Store(Records):
             int(queue_s * 1000),
             terms.attempt_s,
             int(now + self.patience_ms),
+            terms.webhook,
             before=before,
         )
         if word == "late":
@@ -121,6 +124,7 @@ class Store(Records):
         taken = record.but(status=Status.PROCESSING, attempt=record.attempt + 1, error=None)
         lease_ms = int(self.lease_s * 1000)
         look = self.now_ms() + lease_ms + WATCH_GRACE_S * 1000
+        notice = notice_of(taken)
         answer = self._run(
             "claim",
             record.task_id,
@@ -136,9 +140,13 @@ class Store(Records):
             terms.envelope,
             terms.queue_until_ms,
             terms.attempt_s,
-            before=(("ZADD", keys.WATCH, look, record.task_id),),
+            terms.webhook,
+            *(notice.arguments("started_at", "updated_at") if notice else NOTHING),
+            before=(("ZADD", keys.WATCH, look, record.task_id), *self._unannounced(notice)),
         )
         outcome = Claimed(answer[0])
+        if outcome is Claimed.TAKEN:
+            self._announce(notice)
         if outcome is Claimed.BUSY:
             return Claim(outcome, wait_s=int(answer[2]) / 1000)
         return Claim(outcome, as_record(answer[2]), rev=answer[3] if len(answer) > 3 else "0")
@@ -195,11 +203,13 @@ class Store(Records):
         """
         guard, value = ("token", token) if token is not None else ("lapsed" if lapsed else "rev", rev)
         stamps = "finished_at updated_at" if record.status.is_terminal else "updated_at"
-        before = []
+        before: list[tuple[Any, ...]] = []
         if record.status is Status.PENDING:
             before = [("ZADD", keys.OUTBOX, self.now_ms() + (due_s + UNCONFIRMED_S) * 1000, record.task_id)]
         elif is_dead:
             before = [("ZADD", keys.DEADBOX, self.now_ms(), record.task_id)]
+        notice = notice_of(record)
+        before += self._unannounced(notice)
         usage = json.dumps(record.usage.as_dict()) if record.usage else ""
         word, _, text = self._run(
             "transition",
@@ -213,9 +223,24 @@ class Store(Records):
             int(due_s * 1000),
             reason,
             usage,
+            *(notice.arguments(*stamps.split()) if notice else NOTHING),
             before=before,
         )
+        if word == Moved.OK:
+            self._announce(notice)
         return Transition(Moved(word), as_record(text))
+
+    def _unannounced(self, notice: Notice | None) -> list[tuple[Any, ...]]:
+        """The entry that stands for a delivery in case the process dies right after making it due."""
+        if notice is None:
+            return []
+        return [("ZADD", keys.WEBHOOKS, "NX", self.now_ms() + UNCONFIRMED_S * 1000, notice.id)]
+
+    def _announce(self, notice: Notice | None) -> None:
+        """Have a delivery tried at once. If Redis is away just now, its entry comes due by itself."""
+        if notice is not None:
+            with suppress(StoreUnavailable), translated():
+                self.client.zadd(keys.WEBHOOKS, {notice.id: self.now_ms()}, lt=True)
 
     def ask_cancel(self, task_id: str) -> tuple[bool, Record | None, Control | None]:
         """Stop everything about a task but a cancel.

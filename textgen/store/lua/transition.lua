@@ -1,7 +1,8 @@
 -- Ends an attempt or a task: to PENDING for another attempt, or to a terminal status for good.
 -- ARGV: guard ('token': the attempt itself; 'rev': an outsider who read this revision; 'lapsed': an
 --       outsider, and only while nobody renews the lease), its value, status, record, stamps,
---       failures so far, due in ms from now, reason why the attempt's text is void, usage or ''
+--       failures so far, due in ms from now, reason why the attempt's text is void, usage or '',
+--       what a webhook is told: id or '', head, short record or ''
 -- Returns: {'ok' | 'absent' | 'ended' | 'fenced' | 'cancelled' | 'moved' | 'alive', now, record}
 local now = now_ms()
 local guard, to = ARGV[1], ARGV[3]
@@ -38,6 +39,7 @@ if to == 'PENDING' then
 end
 redis.call('HDEL', state, 'envelope', 'due')
 local whole = write(ARGV[4], ARGV[5], at, now + ttl)
+tell(ARGV[10], ARGV[11], ARGV[12], whole, ARGV[5], at, now)
 if ARGV[9] ~= '' then emit(attempt, 'usage', 'usage', ARGV[9]) end
 emit(attempt, 'state', 'status', to, 'at', at)
 redis.call('PEXPIREAT', events, integer(now + ttl))
