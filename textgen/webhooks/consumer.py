@@ -7,11 +7,13 @@ that is full keeps no delivery waiting.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
 from celery import bootsteps
 from celery.concurrency.thread import TaskPool
+from celery.exceptions import TaskRevokedError
 from celery.worker.strategy import default
 from kombu import Consumer
 
@@ -26,11 +28,16 @@ def _threads(pid: int) -> TaskPool:
 
 
 class _Beside:
-    """Celery's consumer, but for its pool."""
+    """Celery's consumer, but for its pool and the semaphore that guards the places in it."""
 
     def __init__(self, consumer: Any) -> None:
         self._consumer = consumer
         self.pool = _threads(os.getpid())
+
+    def on_task_request(self, request: Any) -> None:
+        """Run a request; under prefork, Celery's own would take a place that nothing gives back."""
+        with suppress(TaskRevokedError):
+            request.execute_using_pool(self.pool)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._consumer, name)
