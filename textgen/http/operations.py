@@ -74,6 +74,33 @@ def example_record(status: Status) -> dict[str, Any]:
     return record.as_dict()
 
 
+#: What a webhook's receiver is sent.
+WEBHOOKS = {
+    "task": {
+        "post": {
+            "operationId": "taskChanged",
+            "description": "Sent, signed as Standard Webhooks says, to the address that came with a task.",
+            "requestBody": {
+                "required": True,
+                "content": _content(
+                    "application/json",
+                    WebhookBody,
+                    {
+                        "type": "task.completed",
+                        "timestamp": "2026-11-02T09:30:01.500Z",
+                        "data": example_record(Status.COMPLETED),
+                    },
+                ),
+            },
+            "responses": {
+                "2XX": {"description": "Taken."},
+                "410": {"description": "Gone: send nothing more to this address."},
+            },
+        }
+    }
+}
+
+
 def record_response(description: str, status: Status, location: bool = False) -> dict[str, Any]:
     """Describe an answer that is a record, by the example of one in `status`."""
     names = {} if status.is_terminal else {"Retry-After": "Seconds after which to ask again."}
