@@ -23,8 +23,21 @@ from textgen.settings import get_settings
 
 
 @lru_cache(maxsize=4)
-def _threads(pid: int) -> TaskPool:
-    return TaskPool(limit=max(1, get_settings().webhook_senders))
+def _threads(pid: int, green: type | None) -> Any:
+    """The pool of this process's deliveries: greenlets where the worker's own are, threads elsewhere.
+
+    Args:
+        pid: Of this process.
+        green: The class of a pool of greenlets: an executor of patched threads leaves work undone there.
+    """
+    pool = (green or TaskPool)(limit=max(1, get_settings().webhook_senders))
+    if green:
+        pool.on_start()
+    return pool
+
+
+def _green(consumer: Any) -> type | None:
+    return type(consumer.pool) if consumer.pool.is_green else None
 
 
 class _Beside:
@@ -32,7 +45,7 @@ class _Beside:
 
     def __init__(self, consumer: Any) -> None:
         self._consumer = consumer
-        self.pool = _threads(os.getpid())
+        self.pool = _threads(os.getpid(), _green(consumer))
 
     def on_task_request(self, request: Any) -> None:
         """Run a request; under prefork, Celery's own would take a place that nothing gives back."""
@@ -60,7 +73,8 @@ class Deliveries(bootsteps.ConsumerStep):
     def shutdown(self, c: Any) -> None:
         """Begin no further delivery; those that go on have their time-outs."""
         super().shutdown(c)
-        _threads(os.getpid()).executor.shutdown(wait=False, cancel_futures=True)
+        if not _green(c):
+            _threads(os.getpid(), None).executor.shutdown(wait=False, cancel_futures=True)
 
     def get_consumers(self, channel: Any) -> list[Consumer]:
         settings = get_settings()
