@@ -31,12 +31,14 @@ from textgen.direct import (
     today,
     usage,
     wait,
+    webhook_deliveries,
 )
 from textgen.errors import InvalidRequest, WaitTimeout
 from textgen.lifecycle import Event, Status
 from textgen.requests import parse_request
 from textgen.selection import Selection, walk
 from textgen.store.following import Following
+from textgen.webhooks.calls import rotate_webhook_secret, try_webhook, webhook_secret
 
 __all__ = [
     "Following",
@@ -56,11 +58,15 @@ __all__ = [
     "purge_dead_letters",
     "recent",
     "replay",
+    "rotate_webhook_secret",
     "stream",
     "submit",
     "today",
+    "try_webhook",
     "usage",
     "wait",
+    "webhook_deliveries",
+    "webhook_secret",
 ]
 
 

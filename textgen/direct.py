@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 from textgen import broker, idempotency, outcomes, settlement
 from textgen.errors import (
@@ -23,7 +24,16 @@ from textgen.lifecycle import Record, Status, is_task_id, new_task_id
 from textgen.requests import GenerationRequest, parse_request
 from textgen.selection import EVERY, PAGE, Page, Selection, walk
 from textgen.settings import get_settings
-from textgen.store import graveyard, ledger, listing, open_safe_store, open_store, schedules, waiting
+from textgen.store import (
+    deliveries,
+    graveyard,
+    ledger,
+    listing,
+    open_safe_store,
+    open_store,
+    schedules,
+    waiting,
+)
 from textgen.store.answers import Moved
 from textgen.store.following import POSITION, Following
 from textgen.store.graveyard import DeadLetter
@@ -194,6 +204,16 @@ def list_page(
     if errors:
         raise InvalidRequest.of(*errors)
     return listing.read_page(open_store(), owner or settings.owner, selection, limit, cursor)
+
+
+def webhook_deliveries(task_id: str) -> list[dict[str, Any]]:
+    """The tries of a task's webhook deliveries, oldest first; none for a task without a webhook.
+
+    Raises:
+        UnknownTask: There is none with this id.
+        StoreUnavailable: Redis did not answer.
+    """
+    return deliveries.log(open_store(), get(task_id).task_id)
 
 
 def recent(limit: int = 50) -> list[Record]:

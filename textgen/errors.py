@@ -35,6 +35,14 @@ class InvalidRequest(TextgenError):
         return made
 
 
+class AddressRefused(TextgenError):
+    """Webhooks may not be sent to this address; the message says why, without the address."""
+
+
+class SecretShown(TextgenError):
+    """The webhook secret was shown before; rotate it to be shown a new one."""
+
+
 class DuplicateTask(TextgenError):
     """The task id given was used before, for another request; leave it out or choose a new one."""
 

@@ -26,6 +26,7 @@ from textgen.requests import GenerationRequest
 from textgen.settings import get_settings
 from textgen.store import meter, open_safe_store, open_store
 from textgen.store.answers import Submitted, Terms
+from textgen.webhooks import guard
 
 log = structlog.get_logger(__name__)
 
@@ -143,6 +144,8 @@ class GenerateTask(Task):
         settings, store = get_settings(), open_safe_store()
         request = with_options(request, options)
         caller = options.get("caller") or Caller(options.get("owner") or settings.owner)
+        if request.webhook:
+            guard.admit(request.webhook.url, settings)
         record = messages.new_record(request, task_id, caller.owner).but(replay_of=options.get("replay_of"))
         envelope = {name: options[name] for name in messages.ENVELOPE if options.get(name) is not None}
         terms = Terms(
@@ -151,6 +154,7 @@ class GenerateTask(Task):
             fingerprint=messages.fingerprint(record),
             attempt_s=request.attempt_timeout_s or 0,
             envelope=kombu_json.dumps(envelope),
+            webhook=messages.webhook_of(request),
         )
         delay_s = due_s(options)
         queue_s = request.queue_timeout_s or settings.queue_timeout_s
@@ -225,7 +229,7 @@ class GenerateTask(Task):
         with broker.producer(self.app, settings) as producer:
             super().apply_async(
                 (),
-                messages.kwargs_of(record),
+                messages.kwargs_of(record, terms),
                 task_id=record.task_id,
                 producer=producer,
                 **read_envelope(terms.envelope),

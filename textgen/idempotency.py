@@ -89,7 +89,7 @@ def _accept(store: Store, request: GenerationRequest, key: str, owner: str, entr
 
     try:
         return generate.accept(request, entry.task_id, {"owner": owner})
-    except (BrokerUnavailable, LimitExceeded):
+    except (BrokerUnavailable, InvalidRequest, LimitExceeded):
         idempotency.release(store, owner, key, entry)
         raise
 

@@ -20,6 +20,7 @@ from textgen.settings import Settings
 from textgen.store import Store, keys, meter, schedules, waiting
 from textgen.store.answers import Control, Moved
 from textgen.store.schedules import Schedule
+from textgen.webhooks.dispatch import Dispatcher
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -57,6 +58,8 @@ class Janitor:
         self.outbox = Schedule(store, keys.OUTBOX)
         self.watch = Schedule(store, keys.WATCH)
         self.deadbox = Schedule(store, keys.DEADBOX)
+        self.webhooks = Schedule(store, keys.WEBHOOKS)
+        self.dispatcher = Dispatcher(app, settings, store, self.webhooks)
         self.dead_letters = deadletters.DeadLetters(app, settings, store)
         self.stuck = stuck.Stuck(app, settings, store)
         self.unsettled = Schedule(store, keys.UNSETTLED)
@@ -76,6 +79,7 @@ class Janitor:
         self._each(self.unsettled, self._settle)
         settlement.publish(self.store, meter.let_in(self.store, self.settings.owner_share), self._send)
         self._each(self.deadbox, self._send_dead)
+        self._each(self.webhooks, self.dispatcher.publish)
         self.stuck.look()
         if self._rounds % DEAD_ROUNDS == 0:
             self.dead_letters.drain()

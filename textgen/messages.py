@@ -76,7 +76,13 @@ def new_record(request: GenerationRequest, task_id: str, owner: str) -> Record:
         owner=owner,
         priority=request.priority,
         lane=request.lane,
+        webhook={"events": list(request.webhook.events)} if request.webhook else None,
     )
+
+
+def webhook_of(request: GenerationRequest) -> str:
+    """The terms' `webhook` of a request."""
+    return json.dumps(request.webhook.model_dump()) if request.webhook else ""
 
 
 def fingerprint(record: Record) -> str:
@@ -85,7 +91,7 @@ def fingerprint(record: Record) -> str:
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def kwargs_of(record: Record) -> dict[str, Any]:
+def kwargs_of(record: Record, terms: Terms) -> dict[str, Any]:
     """The arguments of `generate` that ask for what `record` asked for."""
     request = {
         "prompt": record.prompt,
@@ -94,6 +100,7 @@ def kwargs_of(record: Record) -> dict[str, Any]:
         "priority": record.priority if record.priority != 5 else None,
         "lane": record.lane if record.lane != "interactive" else None,
         "metadata": record.metadata or None,
+        "webhook": json.loads(terms.webhook) if terms.webhook else None,
     }
     return {name: value for name, value in request.items() if value is not None}
 
@@ -142,5 +149,6 @@ def read(
         queue_until_ms=header.get("queue_until_ms") or 0,
         attempt_s=header.get("attempt_s") or request.attempt_timeout_s or 0,
         envelope=envelope,
+        webhook=webhook_of(request),
     )
     return Delivery(record, terms, is_foreign=not header)

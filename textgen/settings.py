@@ -6,6 +6,8 @@ this user's running `textgen up` (only where no connection is set at all), the d
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from functools import lru_cache
 from typing import Any, Literal
 from urllib.parse import quote
@@ -181,6 +183,29 @@ class Settings(QuotaSettings, BaseSettings):
         description="Keys of `metadata` by whose values tasks can be listed, with commas between; up to 16.",
     )
 
+    # Webhooks
+    webhook_allow: str = Field(
+        "",
+        description="Hosts and networks, separated by commas, that webhooks may reach though they are not "
+        "public, by http and on any port too.",
+    )
+    webhook_ports: str = Field(
+        "443",
+        pattern=r"^\d{1,5}( *, *\d{1,5})*$",
+        description="Ports of public receivers that webhooks may use, separated by commas.",
+    )
+    webhook_timeout_s: float = Field(
+        15.0, gt=0, le=30, description="Seconds a receiver has to answer a webhook."
+    )
+    webhook_retries_s: str = Field(
+        "5,300,1800,7200,18000,36000,50400,72000,86400",
+        pattern=r"^\d{1,6}(\.\d+)?( *, *\d{1,6}(\.\d+)?)*$",
+        description="Seconds between two tries of a webhook, separated by commas; then it is given up.",
+    )
+    webhook_senders: int = Field(
+        8, ge=0, le=200, description="Webhooks a worker sends at once, beside its tasks; 0: none."
+    )
+
     # Engines
     engine: str = Field(
         "",
@@ -216,6 +241,16 @@ class Settings(QuotaSettings, BaseSettings):
     def metadata_keys(self) -> tuple[str, ...]:
         """The keys in `indexed_metadata`."""
         return tuple(key.strip() for key in self.indexed_metadata.split(",") if key.strip())
+
+    @field_validator("webhook_allow")
+    @classmethod
+    def _hosts_and_networks(cls, value: str) -> str:
+        for entry in filter(None, (part.strip() for part in value.split(","))):
+            if "/" in entry:
+                ipaddress.ip_network(entry, strict=False)
+            elif not re.fullmatch(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+", entry):
+                raise ValueError("must be hosts and networks, such as hooks.internal, 10.1.0.0/16")
+        return value
 
     @classmethod
     def settings_customise_sources(

@@ -71,6 +71,11 @@ def test_every_answer_of_a_task_has_an_example_that_fits_its_schema(document: di
                     validate(content["example"], content["schema"], document)
 
 
+def test_the_webhook_is_described_by_an_example_that_fits(document: dict[str, Any]) -> None:
+    content = document["webhooks"]["task"]["post"]["requestBody"]["content"]["application/json"]
+    validate(content["example"], content["schema"], document)
+
+
 def test_the_examples_request_is_valid() -> None:
     assert parse_request(EXAMPLE_REQUEST)
 

@@ -26,6 +26,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "list": ("textgen.cli.tasks:list_tasks", "List your tasks."),
     "usage": ("textgen.cli.usage:usage", "Show what was used, day by day."),
     "dead": ("textgen.cli.dead:dead", "Look at dead letters, submit them again, delete them."),
+    "webhooks": (
+        "textgen.cli.webhooks:webhooks",
+        "Test an address, show or rotate the secret that signs, look at deliveries.",
+    ),
     "monitor": ("textgen.cli.monitor:monitor", "Watch tasks, queues and workers."),
     "up": (
         "textgen.stack_cli:up",

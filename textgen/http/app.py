@@ -19,6 +19,7 @@ from textgen.http import (
     rates,
     tasks,
     usage,
+    webhooks,
 )
 from textgen.http import listing as _listing  # noqa: F401 - adds to the routes of tasks
 from textgen.http.schemas import Problem
@@ -57,6 +58,6 @@ def create_app() -> App:
     correlation.install(app)
     problems.install(app)
     rates.install(app)
-    for resource in (tasks, events, usage, dead_letters, health, documentation):
+    for resource in (tasks, events, webhooks, usage, dead_letters, health, documentation):
         app.register_api(resource.blueprint)
     return app

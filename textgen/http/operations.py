@@ -13,7 +13,7 @@ from flask_openapi.types import ResponseDict
 from flask_openapi.utils import get_model_schema
 from pydantic import BaseModel
 
-from textgen.http.schemas import Problem, Task, TaskList
+from textgen.http.schemas import Problem, RotateRequest, Task, TaskList, WebhookBody, WebhookTestRequest
 from textgen.lifecycle import Record, Status, Usage
 from textgen.requests import GenerationRequest
 
@@ -44,6 +44,17 @@ def _content(kind: str, model: type[BaseModel], example: Any) -> dict[str, Any]:
 SUBMIT_BODY = RequestBody(
     required=True, content=_content("application/json", GenerationRequest, EXAMPLE_REQUEST)
 )
+WEBHOOK_TEST_BODY = RequestBody(
+    required=True,
+    content=_content(
+        "application/json", WebhookTestRequest, {"url": "https://example.com/hooks?from=textgen"}
+    ),
+)
+ROTATE_BODY = RequestBody(
+    required=True, content=_content("application/json", RotateRequest, {"overlap_s": 3600})
+)
+#: The schemas that the operations on webhooks refer to.
+WEBHOOK_SCHEMAS = components(WebhookTestRequest, RotateRequest, WebhookBody)
 #: The schemas that the operations on tasks refer to.
 TASK_SCHEMAS = components(GenerationRequest, Task, Problem)
 LIST_SCHEMAS = components(TaskList, Problem)
@@ -68,6 +79,33 @@ def example_record(status: Status) -> dict[str, Any]:
     if status is Status.COMPLETED:
         record = record.but(result="Air scatters blue light.", finish_reason="stop", usage=Usage(36, 7))
     return record.as_dict()
+
+
+#: What a webhook's receiver is sent.
+WEBHOOKS = {
+    "task": {
+        "post": {
+            "operationId": "taskChanged",
+            "description": "Sent, signed as Standard Webhooks says, to the address that came with a task.",
+            "requestBody": {
+                "required": True,
+                "content": _content(
+                    "application/json",
+                    WebhookBody,
+                    {
+                        "type": "task.completed",
+                        "timestamp": "2026-11-02T09:30:01.500Z",
+                        "data": example_record(Status.COMPLETED),
+                    },
+                ),
+            },
+            "responses": {
+                "2XX": {"description": "Taken."},
+                "410": {"description": "Gone: send nothing more to this address."},
+            },
+        }
+    }
+}
 
 
 def record_response(

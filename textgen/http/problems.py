@@ -24,6 +24,7 @@ from textgen.errors import (
     InvalidRequest,
     LimitExceeded,
     QueueFull,
+    SecretShown,
     StoreForbidden,
     StoreUnavailable,
     SubmitInFlight,
@@ -101,6 +102,10 @@ def _on_unfinished_task(_: TaskUnfinished) -> Response:
     return problem(409, "The task has not ended yet; cancel it first, or wait.", "task-unfinished")
 
 
+def _on_shown_secret(_: SecretShown) -> Response:
+    return problem(409, "The secret was shown before. Rotate it to be shown a new one.", "secret-shown")
+
+
 def _on_duplicate_task(_: DuplicateTask) -> Response:
     return problem(409, "The task id was used before, for another request.", "duplicate-task")
 
@@ -145,6 +150,7 @@ def install(app: Flask) -> None:
     app.register_error_handler(UnknownTask, _on_unknown_task)
     app.register_error_handler(TaskFinished, _on_finished_task)
     app.register_error_handler(TaskUnfinished, _on_unfinished_task)
+    app.register_error_handler(SecretShown, _on_shown_secret)
     app.register_error_handler(DuplicateTask, _on_duplicate_task)
     app.register_error_handler(IdempotencyKeyReused, _on_reused_key)
     app.register_error_handler(SubmitInFlight, _on_in_flight)

@@ -6,10 +6,13 @@ import re
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, StrictStr
 
 from textgen.lifecycle import Lane, Status
+from textgen.requests import WebhookEvent
 from textgen.selection import MAX_PAGE, PAGE
+from textgen.webhooks.calls import MAX_OVERLAP_S, OVERLAP_S
+from textgen.webhooks.guard import MAX_URL_CHARS
 
 
 class NoParameters(BaseModel):
@@ -146,6 +149,12 @@ class TaskMessage(BaseModel):
     content: str
 
 
+class TaskWebhook(BaseModel):
+    """What its webhook is told; the address is shown to nobody."""
+
+    events: list[WebhookEvent]
+
+
 class TaskParams(BaseModel):
     """How to generate, as it was asked for; null where it was left to the engine."""
 
@@ -182,6 +191,7 @@ class Task(BaseModel):
     failures: int = Field(description="Attempts that failed.")
     cached: bool
     replay_of: str | None = Field(description="The task that this one repeats.")
+    webhook: TaskWebhook | None
     created_at: str | None = Field(description="ISO 8601, UTC; so are all times.")
     started_at: str | None
     updated_at: str | None
@@ -286,3 +296,70 @@ class Purged(BaseModel):
     """How many were deleted."""
 
     purged: int
+
+
+class WebhookTry(BaseModel):
+    """One try of a delivery."""
+
+    id: str = Field(description="The `webhook-id`: the same in every try.")
+    type: WebhookEvent
+    number: int = Field(description="1 for the first try.")
+    outcome: Literal["delivered", "failed", "given_up", "gone", "disabled"] = Field(
+        description="`failed`: it will be tried again. `gone`: the receiver answered 410, and what follows "
+        "for this address is `disabled`."
+    )
+    status_code: int | None = Field(description="What the receiver answered.")
+    reason: str = Field(description="Why it was no success; empty if it was.")
+    duration_ms: int
+    next_at: str | None = Field(description="When it is tried again.")
+    at: str = Field(description="ISO 8601, UTC.")
+
+
+class WebhookDeliveries(BaseModel):
+    """The tries of a task's webhook deliveries, oldest first."""
+
+    data: list[WebhookTry]
+
+
+class WebhookTestRequest(BaseModel):
+    """Which address to test."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    url: StrictStr = Field(min_length=1, max_length=MAX_URL_CHARS, description="A public https address.")
+
+
+class WebhookAnswer(BaseModel):
+    """What came of a test."""
+
+    delivered: bool
+    status_code: int | None = Field(description="What the receiver answered.")
+    reason: str = Field(description="Why it was no success; empty if it was.")
+    duration_ms: int
+
+
+class RotateRequest(BaseModel):
+    """How to rotate the secret."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    overlap_s: StrictInt = Field(
+        OVERLAP_S, ge=0, le=MAX_OVERLAP_S, description="Seconds for which the present secret signs too."
+    )
+
+
+class WebhookSecret(BaseModel):
+    """What webhooks are signed with (standardwebhooks.com)."""
+
+    secret: str = Field(description="`whsec_` and 32 bytes in base64.")
+
+
+class WebhookBody(BaseModel):
+    """What a webhook's receiver gets."""
+
+    type: WebhookEvent
+    truncated: list[str] | None = Field(
+        None, description="Fields of `data` that are cut or left out, to stay under 20 kB; read the task."
+    )
+    timestamp: str = Field(description="When it happened; ISO 8601, UTC.")
+    data: Task

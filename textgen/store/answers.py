@@ -31,6 +31,8 @@ class Terms:
     attempt_s: int = 0
     #: Options of the Celery message beyond the request (chain, links …), as JSON.
     envelope: str = "{}"
+    #: {`url`, `events`} as JSON; empty: nobody is to be told.
+    webhook: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,7 @@ class Control:
     ended_ms: int
     #: Whether the submit was taken back: there never was such a task.
     refused: bool
+    webhook: str = ""
 
     @classmethod
     def of(cls, fields: dict[str, str]) -> Control:
@@ -171,6 +174,7 @@ class Control:
             spent_nano=number("spent_nano") if "spent_nano" in fields else None,
             ended_ms=number("ended"),
             refused="refused" in fields,
+            webhook=fields.get("webhook", ""),
         )
 
     @property
@@ -188,6 +192,7 @@ class Control:
             queue_until_ms=self.queue_until_ms,
             attempt_s=self.attempt_s,
             envelope=self.envelope,
+            webhook=self.webhook,
         )
 
     def is_stale(self, now_ms: float) -> bool:

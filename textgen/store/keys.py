@@ -12,6 +12,8 @@ CREATED = "tasks:created"
 DEAD = "tasks:dead"
 #: Tasks that failed for good and whose message is still to be put among the dead letters.
 DEADBOX = "tasks:deadbox"
+#: Deliveries of webhooks: score = milliseconds at which each is to be tried next.
+WEBHOOKS = "webhooks:due"
 #: The workers that can be given work: score = milliseconds until when each is believed to live.
 WORKERS = "workers"
 #: Which worker's janitor works at the moment.
@@ -42,6 +44,16 @@ METERING = [HELD, UNSETTLED, LANES, QUEUES, SCOPES, LEDGER, WAITING]
 def idempotency(owner: str, digest: str) -> str:
     """Which task an idempotency key of an owner leads to: a JSON string."""
     return f"idem:{owner}:{digest}"
+
+
+def webhook_secrets(owner: str) -> str:
+    """What an owner's webhooks are signed with: a JSON string."""
+    return f"webhooks:secrets:{owner}"
+
+
+def webhook_gone(owner: str, digest: str) -> str:
+    """That an address an owner gave has answered 410 Gone."""
+    return f"webhooks:gone:{owner}:{digest}"
 
 
 def dead_letter(letter_id: str) -> str:
@@ -77,3 +89,17 @@ def events(task_id: str) -> str:
 def state(task_id: str) -> str:
     """The control fields: a hash. In the record's slot."""
     return f"state:{{task:{task_id}}}"
+
+
+def webhooks(task_id: str) -> str:
+    """What a task's webhook is still to be told: a hash. In the record's slot."""
+    return f"webhooks:{{task:{task_id}}}"
+
+
+def deliveries(task_id: str) -> str:
+    """What became of a task's webhook deliveries: a list of JSON strings. In the record's slot."""
+    return f"deliveries:{{task:{task_id}}}"
+
+
+#: The keys of a task, in the order in which its scripts take them.
+OF_TASK = (record, events, state, webhooks, deliveries)

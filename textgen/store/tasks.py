@@ -31,6 +31,7 @@ from textgen.store.answers import (
     dump,
 )
 from textgen.store.connection import translated
+from textgen.store.notices import NOTHING, Notice, notice_of
 from textgen.store.records import Records
 
 #: Seconds that a submitter has to publish before the janitor does: longer than a publish may take.
@@ -59,7 +60,7 @@ class Store(Records):
         self.patience_ms = timeout_s * 500
 
     def _run(self, name: str, task_id: str, *args: Any, before: Iterable[tuple[Any, ...]] = ()) -> Any:
-        names = [keys.record(task_id), keys.events(task_id), keys.state(task_id)]
+        names = [make(task_id) for make in keys.OF_TASK]
         with translated():
             answer = scripts.run(self.client, name, names, list(args), *before)
         self._ahead_ms = float(answer[1]) - time.monotonic() * 1000
@@ -104,6 +105,7 @@ class Store(Records):
             terms.attempt_s,
             int(now + self.patience_ms),
             now,
+            terms.webhook,
             before=before,
         )
         if word == "late":
@@ -136,7 +138,7 @@ class Store(Records):
         """
         taken = record.but(status=Status.PROCESSING, attempt=record.attempt + 1, error=None)
         lease_ms = int(self.lease_s * 1000)
-        now = self.now_ms()
+        now, notice = self.now_ms(), notice_of(taken)
         look = now + lease_ms + WATCH_GRACE_S * 1000
         life_ms = int(max(terms.deadline_ms - now, 0)) + terms.ttl_ms
         answer = self._run(
@@ -154,11 +156,17 @@ class Store(Records):
             terms.envelope,
             terms.queue_until_ms,
             terms.attempt_s,
-            before=(("ZADD", keys.WATCH, look, record.task_id), *index.enter(taken, life_ms)),
+            terms.webhook,
+            *(notice.arguments("started_at", "updated_at") if notice else NOTHING),
+            before=(
+                ("ZADD", keys.WATCH, look, record.task_id),
+                *index.enter(taken, life_ms),
+                *self._unannounced(notice),
+            ),
         )
         outcome = Claimed(answer[0])
         if outcome is Claimed.TAKEN:
-            self._leave(taken)
+            self._leave(taken, notice)
         if outcome is Claimed.BUSY:
             return Claim(outcome, wait_s=int(answer[2]) / 1000)
         return Claim(outcome, as_record(answer[2]), rev=answer[3] if len(answer) > 3 else "0")
@@ -216,8 +224,8 @@ class Store(Records):
         """
         guard, value = ("token", token) if token is not None else ("lapsed" if lapsed else "rev", rev)
         stamps = "finished_at updated_at" if record.status.is_terminal else "updated_at"
-        now = self.now_ms()
-        before = index.change(record)
+        now, notice = self.now_ms(), notice_of(record)
+        before = index.change(record) + self._unannounced(notice)
         if record.status is Status.PENDING:
             before.append(("ZADD", keys.OUTBOX, now + (due_s + UNCONFIRMED_S) * 1000, record.task_id))
             before += waiting.enter(record, now + due_s * 1000)
@@ -243,16 +251,27 @@ class Store(Records):
             used.completion_tokens if used else "",
             price.prompt_nano if price else "",
             price.completion_nano if price else "",
+            *(notice.arguments(*without) if notice else NOTHING),
             before=before,
         )
         if word == Moved.OK:
-            self._leave(record)
+            self._leave(record, notice)
         return Transition(Moved(word), as_record(text))
 
-    def _leave(self, record: Record) -> None:
-        """Take a task that was moved out of where it was. If Redis is away just now, readers pass it over."""
+    def _unannounced(self, notice: Notice | None) -> list[tuple[Any, ...]]:
+        """The entry that stands for a delivery in case the process dies right after making it due."""
+        if notice is None:
+            return []
+        return [("ZADD", keys.WEBHOOKS, "NX", self.now_ms() + UNCONFIRMED_S * 1000, notice.id)]
+
+    def _leave(self, record: Record, notice: Notice | None) -> None:
+        """Take a moved task out of where it was, and have its webhook told at once.
+
+        If Redis is away just now, readers pass it over, and the delivery comes due by itself.
+        """
+        told = [("ZADD", keys.WEBHOOKS, "LT", self.now_ms(), notice.id)] if notice else []
         with suppress(StoreUnavailable):
-            self.send([*index.leave(record), *waiting.leave(record, self.now_ms())])
+            self.send([*index.leave(record), *waiting.leave(record, self.now_ms()), *told])
 
     def ask_cancel(self, task_id: str) -> tuple[bool, Record | None, Control | None]:
         """Stop everything about a task but a cancel.

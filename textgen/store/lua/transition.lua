@@ -3,7 +3,8 @@
 --       outsider, and only while nobody renews the lease), its value, status, record, stamps,
 --       failures so far, due in ms from now, reason why the attempt's text is void,
 --       tokens of prompt and text of the attempt that ends ('': as they were appended),
---       nanodollars per token of prompt and text ('': not known)
+--       nanodollars per token of prompt and text ('': not known),
+--       what a webhook is told: id or '', head, short record or '' (both without usage)
 -- The record comes without its usage, which is reckoned here: what an attempt has used is added to the
 -- control fields in the step that ends it, once.
 -- Returns: {'ok' | 'absent' | 'ended' | 'fenced' | 'cancelled' | 'moved' | 'alive', now, record}
@@ -63,6 +64,9 @@ if prompt + completion > 0 or nano then
 end
 local object = string.sub(ARGV[4], 1, -2) .. ',"usage":' .. usage .. '}'
 local whole = write(object, ARGV[5], at, now + ttl)
+local short = ARGV[15]
+if short ~= '' then short = string.sub(short, 1, -2) .. ',"usage":' .. usage .. '}' end
+tell(ARGV[13], ARGV[14], short, whole, ARGV[5], at, now)
 if usage ~= 'null' then emit(attempt, 'usage', 'usage', usage) end
 emit(attempt, 'state', 'status', to, 'at', at)
 redis.call('PEXPIREAT', events, integer(now + ttl))
