@@ -49,8 +49,15 @@ class Caller:
         owner: Whose the tasks are.
         key_id: Public id of the key, as the ledger shows it; empty for work without a key.
         limits: The key's own.
+        line: The first of the keys that replaced one another; empty for work without a key.
     """
 
     owner: str
     key_id: str = ""
     limits: Limits = Limits()
+    line: str = ""
+
+    @property
+    def signer(self) -> str:
+        """Under which name the secret stands that signs the webhooks of what is submitted."""
+        return f"{self.owner}/{self.line}" if self.line else self.owner

@@ -75,17 +75,18 @@ class TextGenerationProducer:
 
     Args:
         url: Base URL of a textgen server; None goes straight to broker and store.
+        api_key: The key that the server asks for; by default `TEXTGEN_API_KEY`.
 
     >>> with TextGenerationProducer() as producer:  # doctest: +SKIP
     ...     task_id = producer.create_task(prompt="Write a haiku.")
     """
 
-    def __init__(self, url: str | None = None) -> None:
+    def __init__(self, url: str | None = None, api_key: str | None = None) -> None:
         self._way: Any = direct
         if url:
             from textgen.remote import RemoteClient
 
-            self._way = RemoteClient(url)
+            self._way = RemoteClient(url, api_key)
 
     def __enter__(self) -> Self:
         return self

@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from textgen import broker, idempotency, outcomes, settlement
+from textgen.caller import Caller
 from textgen.errors import (
     BrokerUnavailable,
     ConfigurationError,
@@ -62,13 +63,13 @@ class Overview:
 
 
 def submit(
-    request: GenerationRequest, *, owner: str | None = None, idempotency_key: str | None = None
+    request: GenerationRequest, *, caller: Caller | None = None, idempotency_key: str | None = None
 ) -> Record:
     """Submit a request; returns once the broker has confirmed it.
 
     Args:
         request: What to generate.
-        owner: On whose behalf; by default `TEXTGEN_OWNER`.
+        caller: On whose behalf; by default `TEXTGEN_OWNER`.
         idempotency_key: See `textgen.idempotency.submit`, which tells besides whether it was new.
 
     Raises:
@@ -79,8 +80,8 @@ def submit(
     from textgen.tasks import generate
 
     if idempotency_key is not None:
-        return idempotency.submit(request, idempotency_key, owner)[0]
-    return generate.accept(request, new_task_id(), {"owner": owner} if owner else {}).record
+        return idempotency.submit(request, idempotency_key, caller)[0]
+    return generate.accept(request, new_task_id(), {"caller": caller} if caller else {}).record
 
 
 def _known(task_id: str) -> str:
@@ -89,29 +90,35 @@ def _known(task_id: str) -> str:
     return task_id
 
 
-def get(task_id: str) -> Record:
+def get(task_id: str, owner: str | None = None) -> Record:
     """Read a task.
 
+    Args:
+        task_id: Which task.
+        owner: Whose it must be; None: anybody's. So in all calls here that take a task's id.
+
     Raises:
-        UnknownTask: There is none with this id.
+        UnknownTask: There is none with this id, or it is somebody else's.
         StoreUnavailable: Redis did not answer.
     """
     record = open_store().get(_known(task_id))
-    if record is None:
+    if record is None or owner not in (None, record.owner):
         raise UnknownTask(f"task {task_id} does not exist, or its record has expired")
     return record
 
 
-def wait(task_id: str, timeout_s: float) -> Record:
+def wait(task_id: str, timeout_s: float, owner: str | None = None) -> Record:
     """Wait until a task is terminal, `timeout_s` seconds at the most.
 
     Returns:
         The record as it then stands, terminal or not.
 
     Raises:
-        UnknownTask: There is none with this id.
+        UnknownTask: There is none with this id, or it is somebody else's.
         StoreUnavailable: Redis did not answer.
     """
+    if owner is not None and (found := get(task_id, owner)).status.is_terminal:
+        return found
     record = wait_until_terminal(open_store(), _known(task_id), timeout_s)
     assert record is not None
     return record
@@ -122,7 +129,7 @@ def is_position(text: str) -> bool:
     return POSITION.fullmatch(text) is not None
 
 
-def stream(task_id: str, after: str | None = None) -> Following:
+def stream(task_id: str, after: str | None = None, owner: str | None = None) -> Following:
     """Follow a task's events from the beginning, or from behind event `after`, to its end.
 
     Yields:
@@ -130,13 +137,15 @@ def stream(task_id: str, after: str | None = None) -> Following:
 
     Raises:
         InvalidRequest: `after` is not an event's id.
-        UnknownTask: There is none with this id.
+        UnknownTask: There is none with this id, or it is somebody else's.
         StoreUnavailable: Redis did not answer.
     """
+    if owner is not None:
+        get(task_id, owner)
     return Following(open_store(), _known(task_id), after)
 
 
-def cancel(task_id: str) -> Record:
+def cancel(task_id: str, owner: str | None = None) -> Record:
     """Cancel a task that is waiting or running; text and usage so far are kept.
 
     Returns:
@@ -149,6 +158,8 @@ def cancel(task_id: str) -> Record:
     """
     from textgen.tasks import generate
 
+    if owner is not None:
+        get(task_id, owner)
     moved = outcomes.cancel(open_store(), _known(task_id))
     settlement.settle_now(open_store(), get_settings(), task_id, generate.send)
     if moved.outcome is Moved.ABSENT or moved.record is None:
@@ -163,16 +174,14 @@ def delete(task_id: str, owner: str | None = None) -> None:
 
     Args:
         task_id: Which task.
-        owner: Whose it must be; None: anybody's.
+        owner: Whose it must be.
 
     Raises:
         UnknownTask: There is none with this id, or it is somebody else's.
         TaskUnfinished: It waits or runs.
         StoreUnavailable: Redis did not answer; the call may be repeated.
     """
-    record, store = get(task_id), open_store()
-    if owner not in (None, record.owner):
-        raise UnknownTask(f"task {task_id} does not exist, or its record has expired")
+    record, store = get(task_id, owner), open_store()
     if not record.status.is_terminal:
         raise TaskUnfinished(f"task {task_id} is {record.status.value}")
     graveyard.exhume(store, task_id)
@@ -206,14 +215,14 @@ def list_page(
     return listing.read_page(open_store(), owner or settings.owner, selection, limit, cursor)
 
 
-def webhook_deliveries(task_id: str) -> list[dict[str, Any]]:
+def webhook_deliveries(task_id: str, owner: str | None = None) -> list[dict[str, Any]]:
     """The tries of a task's webhook deliveries, oldest first; none for a task without a webhook.
 
     Raises:
         UnknownTask: There is none with this id.
         StoreUnavailable: Redis did not answer.
     """
-    return deliveries.log(open_store(), get(task_id).task_id)
+    return deliveries.log(open_store(), get(task_id, owner).task_id)
 
 
 def recent(limit: int = 50) -> list[Record]:

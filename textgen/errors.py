@@ -43,6 +43,14 @@ class SecretShown(TextgenError):
     """The webhook secret was shown before; rotate it to be shown a new one."""
 
 
+class Unauthenticated(TextgenError):
+    """No API key came along, or one that is unknown or has expired; ask an operator for one."""
+
+
+class Forbidden(TextgenError):
+    """The API key does not have the scope for this; the message names it."""
+
+
 class DuplicateTask(TextgenError):
     """The task id given was used before, for another request; leave it out or choose a new one."""
 

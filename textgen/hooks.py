@@ -154,7 +154,7 @@ class GenerateTask(Task):
             fingerprint=messages.fingerprint(record),
             attempt_s=request.attempt_timeout_s or 0,
             envelope=kombu_json.dumps(envelope),
-            webhook=messages.webhook_of(request),
+            webhook=messages.webhook_of(request, caller.signer),
         )
         delay_s = due_s(options)
         queue_s = request.queue_timeout_s or settings.queue_timeout_s

@@ -80,9 +80,9 @@ def new_record(request: GenerationRequest, task_id: str, owner: str) -> Record:
     )
 
 
-def webhook_of(request: GenerationRequest) -> str:
-    """The terms' `webhook` of a request."""
-    return json.dumps(request.webhook.model_dump()) if request.webhook else ""
+def webhook_of(request: GenerationRequest, signer: str) -> str:
+    """The terms' `webhook` of a request: what it asks for, and whose secret signs it."""
+    return json.dumps(request.webhook.model_dump() | {"signer": signer}) if request.webhook else ""
 
 
 def fingerprint(record: Record) -> str:
@@ -93,6 +93,7 @@ def fingerprint(record: Record) -> str:
 
 def kwargs_of(record: Record, terms: Terms) -> dict[str, Any]:
     """The arguments of `generate` that ask for what `record` asked for."""
+    webhook = json.loads(terms.webhook) if terms.webhook else {}
     request = {
         "prompt": record.prompt,
         "messages": record.messages,
@@ -100,7 +101,7 @@ def kwargs_of(record: Record, terms: Terms) -> dict[str, Any]:
         "priority": record.priority if record.priority != 5 else None,
         "lane": record.lane if record.lane != "interactive" else None,
         "metadata": record.metadata or None,
-        "webhook": json.loads(terms.webhook) if terms.webhook else None,
+        "webhook": {name: webhook[name] for name in ("url", "events") if name in webhook} or None,
     }
     return {name: value for name, value in request.items() if value is not None}
 
@@ -116,6 +117,7 @@ def header_of(record: Record, terms: Terms) -> dict[str, Any]:
         "queue_until_ms": terms.queue_until_ms,
         "attempt_s": terms.attempt_s,
         "replay_of": record.replay_of,
+        "signer": json.loads(terms.webhook).get("signer") if terms.webhook else None,
     }
 
 
@@ -149,6 +151,6 @@ def read(
         queue_until_ms=header.get("queue_until_ms") or 0,
         attempt_s=header.get("attempt_s") or request.attempt_timeout_s or 0,
         envelope=envelope,
-        webhook=webhook_of(request),
+        webhook=webhook_of(request, header.get("signer") or record.owner),
     )
     return Delivery(record, terms, is_foreign=not header)

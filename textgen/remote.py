@@ -21,6 +21,7 @@ from textgen.lifecycle import Event, Record, is_task_id
 from textgen.requests import GenerationRequest
 from textgen.responses import PROBLEM, Told, error_of, events_of, page_of, record_of
 from textgen.selection import EVERY, PAGE, Page, Selection, walk
+from textgen.settings import get_settings
 
 #: Seconds to connect, and to wait for an answer: longer than a server takes to give up on its broker.
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5.0, 20.0
@@ -42,6 +43,7 @@ class RemoteClient:
 
     Args:
         url: Base URL of the server, such as `http://127.0.0.1:8000`.
+        api_key: The key to show; None: `TEXTGEN_API_KEY`.
         transport: How requests are sent; the network if left out.
         patience_s: See `PATIENCE_S`; 0 repeats nothing.
 
@@ -50,14 +52,18 @@ class RemoteClient:
     """
 
     def __init__(
-        self, url: str, transport: httpx.BaseTransport | None = None, patience_s: float = PATIENCE_S
+        self,
+        url: str,
+        api_key: str | None = None,
+        transport: httpx.BaseTransport | None = None,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self._patience_s = patience_s
         self._http = httpx.Client(
             base_url=_checked(url),
             timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S, pool=None),
             limits=httpx.Limits(max_connections=None),
-            headers={"Accept": f"application/json, {PROBLEM}"},
+            headers={"Accept": f"application/json, {PROBLEM}"} | _authorization(api_key),
             transport=transport,
         )
 
@@ -251,6 +257,13 @@ def _pause(seconds: float) -> None:
 def _event(told: Told) -> Event:
     kind: Any = told.kind
     return Event(told.id, kind, int(told.data.pop("attempt", 0)), told.data)
+
+
+def _authorization(api_key: str | None) -> dict[str, str]:
+    key = get_settings().api_key.get_secret_value() if api_key is None else api_key
+    if not key.isascii() or not key.isprintable():
+        raise ConfigurationError("TEXTGEN_API_KEY is no key: it has characters that no key has")
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def _checked(url: str) -> str:

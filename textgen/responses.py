@@ -11,11 +11,13 @@ import httpx
 from httpx_sse import EventSource, SSEError
 
 from textgen.errors import (
+    Forbidden,
     IdempotencyKeyReused,
     InvalidRequest,
     SubmitInFlight,
     TaskFinished,
     TaskUnfinished,
+    Unauthenticated,
     Unavailable,
     UnknownTask,
 )
@@ -86,6 +88,10 @@ def error_of(response: httpx.Response, task_id: str | None) -> Exception:
         return SubmitInFlight(detail)
     if kind == "task-unfinished":
         return TaskUnfinished(detail)
+    if response.status_code == 401:
+        return Unauthenticated(detail if problem else f"{response.url.host} answered {detail}")
+    if response.status_code == 403:
+        return Forbidden(detail if problem else f"{response.url.host} answered {detail}")
     if response.status_code in (400, 413, 415, 422):
         return _invalid(problem, detail)
     if task_id and problem and response.status_code == 404:

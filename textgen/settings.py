@@ -38,6 +38,10 @@ CONNECTION_FIELDS = frozenset(
 )
 
 
+#: What the admin key must be: as long as those that are made.
+ADMIN_KEY = r"tg_[A-Za-z0-9_-]{32,200}"
+#: What an owner may be named.
+OWNER = r"^[A-Za-z0-9_.@-]{1,64}$"
 #: Each is one more set to write to at every submit.
 MAX_INDEXED_KEYS = 16
 
@@ -168,7 +172,7 @@ class Settings(QuotaSettings, BaseSettings):
     # Requests
     owner: str = Field(
         "default",
-        pattern=r"^[A-Za-z0-9_.@-]{1,64}$",
+        pattern=OWNER,
         description="Owner of what this process submits.",
     )
     max_prompt_chars: int = Field(100_000, ge=1, description="Characters of prompt or messages together.")
@@ -181,6 +185,21 @@ class Settings(QuotaSettings, BaseSettings):
         "",
         max_length=1000,
         description="Keys of `metadata` by whose values tasks can be listed, with commas between; up to 16.",
+    )
+
+    # Keys
+    require_keys: bool = Field(
+        False,
+        description="Whether requests over HTTP need an API key. Without, the web app answers this machine "
+        "only.",
+    )
+    admin_key: SecretStr = Field(
+        SecretStr(""),
+        description="A key with every scope that needs no store: `tg_` and 32 random characters or more. "
+        "With it set, keys are required.",
+    )
+    api_key: SecretStr = Field(
+        SecretStr(""), description="The key that the command line and the client show to `TEXTGEN_URL`."
     )
 
     # Webhooks
@@ -241,6 +260,18 @@ class Settings(QuotaSettings, BaseSettings):
     def metadata_keys(self) -> tuple[str, ...]:
         """The keys in `indexed_metadata`."""
         return tuple(key.strip() for key in self.indexed_metadata.split(",") if key.strip())
+
+    @field_validator("admin_key")
+    @classmethod
+    def _long_enough(cls, value: SecretStr) -> SecretStr:
+        if value.get_secret_value() and not re.fullmatch(ADMIN_KEY, value.get_secret_value()):
+            raise ValueError("must be `tg_` and at least 32 random letters, digits, `-` or `_`")
+        return value
+
+    @property
+    def requires_keys(self) -> bool:
+        """Whether requests over HTTP need an API key."""
+        return self.require_keys or bool(self.admin_key.get_secret_value())
 
     @field_validator("webhook_allow")
     @classmethod

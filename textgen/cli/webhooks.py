@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 import click
 
+from textgen.caller import Caller
 from textgen.cli import exits
 from textgen.cli.fields import json_option
 
@@ -60,15 +61,20 @@ def secret() -> None:
     """Show or rotate the secret that webhooks are signed with."""
 
 
+_key_id = click.option("--key", "key_id", metavar="ID", help="Of which API key; by default of work without.")
+
+
 @secret.command("show-once")
-def show_once() -> None:
+@_key_id
+def show_once(key_id: str | None) -> None:
     """Print the secret, the first time that anybody asks for it."""
     from textgen import client
 
-    click.echo(client.webhook_secret())
+    click.echo(client.webhook_secret(_caller(key_id)))
 
 
 @secret.command()
+@_key_id
 @click.option(
     "--overlap-s",
     type=float,
@@ -76,8 +82,14 @@ def show_once() -> None:
     show_default=True,
     help="Seconds for which the present secret signs too.",
 )
-def rotate(overlap_s: float) -> None:
+def rotate(key_id: str | None, overlap_s: float) -> None:
     """Make a new secret and print it."""
     from textgen import client
 
-    click.echo(client.rotate_webhook_secret(overlap_s=overlap_s))
+    click.echo(client.rotate_webhook_secret(_caller(key_id), overlap_s))
+
+
+def _caller(key_id: str | None) -> Caller | None:
+    from textgen import api_keys
+
+    return api_keys.get(key_id).caller if key_id else None

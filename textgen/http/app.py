@@ -10,6 +10,7 @@ from flask_openapi.openapi import OpenAPI
 
 from textgen import __version__, logs
 from textgen.http import (
+    access,
     correlation,
     dead_letters,
     documentation,
@@ -57,6 +58,7 @@ def create_app() -> App:
     app.url_map.merge_slashes = False  # `//v1/tasks` is an unknown route, not a redirect
     correlation.install(app)
     problems.install(app)
+    access.install(app)
     rates.install(app)
     for resource in (tasks, events, webhooks, usage, dead_letters, health, documentation):
         app.register_api(resource.blueprint)

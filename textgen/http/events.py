@@ -9,6 +9,7 @@ from structlog.contextvars import bind_contextvars
 from textgen import client
 from textgen.errors import InvalidRequest
 from textgen.http import streams
+from textgen.http.access import owner, require
 from textgen.http.operations import STREAM_RESPONSE, problem_responses
 from textgen.http.schemas import EventHeaders, EventQuery, TaskPath
 
@@ -34,11 +35,13 @@ def follow(path: TaskPath, query: EventQuery, header: EventHeaders) -> Response:
     """
     after = header.last_event_id or query.after
     if after == streams.END:
-        client.get(path.task_id)
+        client.get(path.task_id, owner())
         return Response(status=204)
     if after and not client.is_position(after):
         field = "Last-Event-ID" if header.last_event_id else "after"
         raise InvalidRequest.of({"field": field, "reason": "is not the id of an event"})
-    answer = streams.respond(path.task_id, query.stream, after, query.cancel_on_disconnect)
+    if query.cancel_on_disconnect:
+        require("generate")
+    answer = streams.respond(path.task_id, query.stream, after, query.cancel_on_disconnect, owner())
     bind_contextvars(task_id=path.task_id)
     return answer

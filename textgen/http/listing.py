@@ -7,8 +7,8 @@ from structlog.contextvars import bind_contextvars
 
 from textgen import client
 from textgen.errors import InvalidRequest
+from textgen.http.access import owner
 from textgen.http.operations import LIST_RESPONSE, LIST_SCHEMAS, problem_responses
-from textgen.http.owners import owner
 from textgen.http.records import shown
 from textgen.http.schemas import ListQuery, NoParameters, TaskPath
 from textgen.http.tasks import blueprint

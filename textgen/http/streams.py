@@ -30,7 +30,7 @@ STREAM_S = 3600.0
 SHOWN = {"state": ("status", "at"), "chunk": ("text",), "reset": ("reason",)}
 
 
-def respond(task_id: str, form: Form, after: str | None, cancel: bool) -> Response:
+def respond(task_id: str, form: Form, after: str | None, cancel: bool, owner: str) -> Response:
     """Answer with a task's events, from behind `after` to its end.
 
     Args:
@@ -38,12 +38,13 @@ def respond(task_id: str, form: Form, after: str | None, cancel: bool) -> Respon
         form: How they are written.
         after: Id of the event behind which to begin; None for the beginning.
         cancel: Whether the task is cancelled if the client goes away before the end.
+        owner: Whose task it must be.
 
     Raises:
-        UnknownTask: There is none with this id.
+        UnknownTask: There is none with this id, or it is somebody else's.
         StoreUnavailable: Redis did not answer.
     """
-    following = client.stream(task_id, after)
+    following = client.stream(task_id, after, owner)
     steps: Iterator[str] = iter(())
     if request.method != "HEAD":
         steps = _watched(following, task_id, form, cancel, request.environ.get("textgen.peer"))

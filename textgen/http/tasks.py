@@ -12,6 +12,7 @@ from werkzeug.exceptions import BadRequest
 from textgen import client, idempotency
 from textgen.errors import StoreUnavailable, UnknownTask
 from textgen.http import preferences, streams
+from textgen.http.access import caller, owner
 from textgen.http.body import read_object
 from textgen.http.operations import (
     REPLAYED,
@@ -53,14 +54,14 @@ def submit(query: SubmitQuery, header: SubmitHeaders) -> Response:
     """
     asked, is_replay = parse_request(read_object()), False
     if header.idempotency_key is None:
-        record = client.submit(asked)
+        record = client.submit(asked, caller=caller())
     else:
-        record, is_replay = idempotency.submit(asked, _checked_key(header.idempotency_key))
+        record, is_replay = idempotency.submit(asked, _checked_key(header.idempotency_key), caller())
     # The task is accepted from here on, whatever becomes of the stream or the wait.
     answer = _answer(record, 202, with_outlook=False)  # a repeated submit is answered alike
     with suppress(StoreUnavailable, UnknownTask):
         if form := query.stream or _accepted_form():
-            answer = streams.respond(record.task_id, form, None, query.cancel_on_disconnect)
+            answer = streams.respond(record.task_id, form, None, query.cancel_on_disconnect, owner())
         elif (wait_s := preferences.wait_s(header.prefer)) is not None:
             answer = _answer_in_time(record, wait_s)
     if is_replay:
@@ -80,8 +81,8 @@ def submit(query: SubmitQuery, header: SubmitHeaders) -> Response:
 def read(path: TaskPath, query: WaitQuery) -> Response:
     """Read a task; with `wait_s`, as soon as it has ended or the time is up."""
     if query.wait_s:
-        return _answer(client.wait(path.task_id, query.wait_s))
-    return _answer(client.get(path.task_id))
+        return _answer(client.wait(path.task_id, query.wait_s, owner()))
+    return _answer(client.get(path.task_id, owner()))
 
 
 @blueprint.post(
@@ -94,7 +95,7 @@ def read(path: TaskPath, query: WaitQuery) -> Response:
 )
 def cancel(path: TaskPath, query: NoParameters) -> Response:
     """Cancel a task; once more changes nothing."""
-    return _answer(client.cancel(path.task_id))
+    return _answer(client.cancel(path.task_id, owner()))
 
 
 def _accepted_form() -> streams.Form | None:

@@ -8,6 +8,7 @@ from flask import Response, jsonify
 from flask_openapi.blueprint import APIBlueprint
 
 from textgen import client
+from textgen.http.access import owner
 from textgen.http.operations import problem_responses
 from textgen.http.schemas import UsageList, UsageQuery
 
@@ -22,4 +23,4 @@ def read(query: UsageQuery) -> Response:
     """Read what each key used on each day: tasks that ended, their tokens and what they cost."""
     last = query.last or client.today()
     first = query.first or last - timedelta(days=DAYS - 1)
-    return jsonify({"data": [row.as_dict() for row in client.usage(first, last)]})
+    return jsonify({"data": [row.as_dict() for row in client.usage(first, last, owner())]})

@@ -9,6 +9,7 @@ from flask import Response, jsonify
 from flask_openapi.blueprint import APIBlueprint
 
 from textgen import client
+from textgen.http.access import caller, owner
 from textgen.http.body import read_object
 from textgen.http.operations import (
     ROTATE_BODY,
@@ -38,7 +39,7 @@ blueprint.components_schemas.update(WEBHOOK_SCHEMAS)
 )
 def deliveries(path: TaskPath, query: NoParameters) -> Response:
     """List the tries of a task's webhook deliveries, oldest first."""
-    return jsonify(data=client.webhook_deliveries(path.task_id))
+    return jsonify(data=client.webhook_deliveries(path.task_id, owner()))
 
 
 @blueprint.post(
@@ -52,7 +53,7 @@ def test(query: NoParameters) -> Response:
 
     A success makes an address that had answered 410 one that webhooks are sent to again.
     """
-    answer = client.try_webhook(parse(WebhookTestRequest, read_object()).url)
+    answer = client.try_webhook(parse(WebhookTestRequest, read_object()).url, caller())
     return jsonify(delivered=answer.is_success, **_without(asdict(answer), "retry_after_s"))
 
 
@@ -62,8 +63,8 @@ def test(query: NoParameters) -> Response:
     responses={200: WebhookSecret, **problem_responses(409, 422, 503)},
 )
 def show_secret(query: NoParameters) -> Response:
-    """Show the secret that webhooks are signed with: the first time only."""
-    return jsonify(secret=client.webhook_secret())
+    """Show the secret that webhooks of this API key are signed with: the first time only."""
+    return jsonify(secret=client.webhook_secret(caller()))
 
 
 @blueprint.post(
@@ -75,7 +76,7 @@ def show_secret(query: NoParameters) -> Response:
 def rotate_secret(query: NoParameters) -> Response:
     """Make a new secret and show it; for `overlap_s` seconds the present one signs too."""
     asked = parse(RotateRequest, read_object())
-    return jsonify(secret=client.rotate_webhook_secret(overlap_s=asked.overlap_s))
+    return jsonify(secret=client.rotate_webhook_secret(caller(), asked.overlap_s))
 
 
 def _without(shown: dict[str, Any], name: str) -> dict[str, Any]:

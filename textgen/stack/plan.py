@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from textgen import exposure
 from textgen.engines import default_name, engine_class
 from textgen.errors import ConfigurationError
 from textgen.settings import get_settings, variable
@@ -62,8 +63,10 @@ def make(options: Options) -> Plan:
     """Work out the stack of `options`. Nothing is started.
 
     Raises:
-        ConfigurationError: An engine is missing or a port taken; the message says what to do.
+        ConfigurationError: An engine is missing or a port taken, or the host is reached by others and no
+            keys are asked for; the message says what to do.
     """
+    exposure.refuse([options.host], get_settings())
     engine = _engine(options)
     server, broker_url, redis_url = _servers(options.state_dir)
     web_port = settle_port(options.host, options.port, "--port", variable("port"))

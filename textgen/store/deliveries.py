@@ -30,6 +30,8 @@ class Delivery:
     body: str
     url: str
     owner: str
+    #: Under which name the secret stands that signs it.
+    signer: str
     #: Tries that failed before this one.
     tries: int
 
@@ -70,8 +72,8 @@ def begin(store: Store, delivery_id: str, for_s: float) -> Delivery | None:
     if word != "taken":
         return None
     body, webhook, tries = rest
-    owner = json.loads(body)["data"]["owner"]
-    return Delivery(delivery_id, body, json.loads(webhook)["url"], owner, int(tries))
+    owner, asked = json.loads(body)["data"]["owner"], json.loads(webhook)
+    return Delivery(delivery_id, body, asked["url"], owner, asked.get("signer", owner), int(tries))
 
 
 def end(store: Store, delivery: Delivery, tried: Try, again_in_s: float | None) -> None:

@@ -16,6 +16,8 @@ DEADBOX = "tasks:deadbox"
 WEBHOOKS = "webhooks:due"
 #: The workers that can be given work: score = milliseconds until when each is believed to live.
 WORKERS = "workers"
+#: Key id → what is known of an API key (hash).
+API_KEYS = "api-keys"
 #: Which worker's janitor works at the moment.
 LEADER = "janitor:leader"
 #: What the janitor did, by kind: a hash of counters.
@@ -46,9 +48,9 @@ def idempotency(owner: str, digest: str) -> str:
     return f"idem:{owner}:{digest}"
 
 
-def webhook_secrets(owner: str) -> str:
-    """What an owner's webhooks are signed with: a JSON string."""
-    return f"webhooks:secrets:{owner}"
+def webhook_secrets(signer: str) -> str:
+    """What a signer's webhooks are signed with: a JSON string."""
+    return f"webhooks:secrets:{signer}"
 
 
 def webhook_gone(owner: str, digest: str) -> str:

@@ -1,6 +1,8 @@
-"""What each owner's webhooks are signed with. The receiver has the same secret, so it is kept as it is.
+"""What webhooks are signed with, by the name of the signer (`Caller.signer`).
 
-An owner has one secret, made when it is first needed, and after a rotation for a while the one before.
+The receiver has the same secret, so it is kept as it is.
+
+A signer has one secret, made when it is first needed, and after a rotation for a while the one before.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ SECRET_BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """The secrets of an owner."""
+    """The secrets of a signer."""
 
     #: In the form `whsec_…`, as are all.
     current: str
@@ -34,15 +36,15 @@ class Secrets:
     previous_until_ms: float = 0.0
 
 
-def valid(store: Store, owner: str) -> list[str]:
+def valid(store: Store, signer: str) -> list[str]:
     """The secrets to sign with, the current one first."""
-    found = _change(store, owner, lambda known: known)
+    found = _change(store, signer, lambda known: known)
     if found.previous and store.now_ms() < found.previous_until_ms:
         return [found.current, found.previous]
     return [found.current]
 
 
-def show_once(store: Store, owner: str) -> str | None:
+def show_once(store: Store, signer: str) -> str | None:
     """The current secret, or None if it was shown before."""
     first = False
 
@@ -51,23 +53,23 @@ def show_once(store: Store, owner: str) -> str | None:
         first = not known.shown
         return replace(known, shown=True)
 
-    found = _change(store, owner, show)
+    found = _change(store, signer, show)
     return found.current if first else None
 
 
-def rotate(store: Store, owner: str, overlap_s: float) -> str:
+def rotate(store: Store, signer: str, overlap_s: float) -> str:
     """Make a new secret and give it back; the present one signs too for `overlap_s` seconds."""
     until = store.now_ms() + overlap_s * 1000
-    return _change(store, owner, lambda known: Secrets(_new(), True, known.current, until)).current
+    return _change(store, signer, lambda known: Secrets(_new(), True, known.current, until)).current
 
 
 def _new() -> str:
     return "whsec_" + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
 
 
-def _change(store: Store, owner: str, change: Callable[[Secrets], Secrets]) -> Secrets:
-    """Replace an owner's secrets by what `change` makes of them, undisturbed by others."""
-    name = keys.webhook_secrets(owner)
+def _change(store: Store, signer: str, change: Callable[[Secrets], Secrets]) -> Secrets:
+    """Replace a signer's secrets by what `change` makes of them, undisturbed by others."""
+    name = keys.webhook_secrets(signer)
     while True:
         with translated(), store.client.pipeline() as pipe:
             pipe.watch(name)

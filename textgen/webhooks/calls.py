@@ -6,6 +6,7 @@ import json
 import uuid
 from typing import TYPE_CHECKING
 
+from textgen.caller import Caller
 from textgen.errors import InvalidRequest, SecretShown
 from textgen.lifecycle import iso_time
 from textgen.settings import get_settings
@@ -22,14 +23,14 @@ MAX_OVERLAP_S, OVERLAP_S = 30 * 24 * 3600, 24 * 3600
 TEST = "webhook.test"
 
 
-def try_webhook(url: str, owner: str | None = None) -> Answer:
+def try_webhook(url: str, caller: Caller | None = None) -> Answer:
     """Send a signed `webhook.test` to an address, once and now.
 
     A success makes an address that had answered 410 Gone one that webhooks are sent to again.
 
     Args:
         url: The address.
-        owner: Whose secret signs; by default `TEXTGEN_OWNER`.
+        caller: Whose secret signs; by default that of `TEXTGEN_OWNER`.
 
     Raises:
         InvalidRequest: The address is not to be called.
@@ -38,30 +39,33 @@ def try_webhook(url: str, owner: str | None = None) -> Answer:
     from textgen.webhooks.deliver import Sender
 
     settings, store = get_settings(), open_store()
-    owner = owner or settings.owner
+    caller = caller or Caller(settings.owner)
     guard.admit(url, settings, "url")
     body = json.dumps({"type": TEST, "timestamp": iso_time(store.now_ms()), "data": {}})
-    test = Delivery(f"msg_test_{uuid.uuid4()}", body, url, owner, 0)
+    test = Delivery(f"msg_test_{uuid.uuid4()}", body, url, caller.owner, caller.signer, 0)
     answer = Sender(settings, store).send(test)
     if answer.is_success:
-        deliveries.enable(store, owner, url)
+        deliveries.enable(store, caller.owner, url)
     return answer
 
 
-def webhook_secret(owner: str | None = None) -> str:
-    """The secret that an owner's webhooks are signed with, the first time that anybody asks.
+def webhook_secret(caller: Caller | None = None) -> str:
+    """The secret that a caller's webhooks are signed with, the first time that anybody asks.
+
+    Each API key has its own (a key that replaced another goes on with that one's), and so has an owner
+    for what is submitted without a key.
 
     Raises:
         SecretShown: Somebody has seen it; only a new one can be shown.
         StoreUnavailable: Redis did not answer.
     """
-    secret = webhook_secrets.show_once(open_safe_store(), owner or get_settings().owner)
+    secret = webhook_secrets.show_once(open_safe_store(), _signer(caller))
     if secret is None:
         raise SecretShown("the webhook secret was shown before; rotate it to get a new one")
     return secret
 
 
-def rotate_webhook_secret(owner: str | None = None, overlap_s: float = OVERLAP_S) -> str:
+def rotate_webhook_secret(caller: Caller | None = None, overlap_s: float = OVERLAP_S) -> str:
     """Make a new secret; for `overlap_s` seconds webhooks are signed with the present one too.
 
     Raises:
@@ -71,4 +75,8 @@ def rotate_webhook_secret(owner: str | None = None, overlap_s: float = OVERLAP_S
     if not 0 <= overlap_s <= MAX_OVERLAP_S:
         reason = f"must be 0 to {MAX_OVERLAP_S} seconds"
         raise InvalidRequest.of({"field": "overlap_s", "reason": reason})
-    return webhook_secrets.rotate(open_safe_store(), owner or get_settings().owner, overlap_s)
+    return webhook_secrets.rotate(open_safe_store(), _signer(caller), overlap_s)
+
+
+def _signer(caller: Caller | None) -> str:
+    return caller.signer if caller else get_settings().owner

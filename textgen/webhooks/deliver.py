@@ -67,7 +67,7 @@ class Sender:
 
     def send(self, delivery: Delivery) -> Answer:
         """Sign and send, and nothing else."""
-        secrets = webhook_secrets.valid(self.store, delivery.owner)
+        secrets = webhook_secrets.valid(self.store, delivery.signer)
         headers = sign.headers(delivery.id, delivery.body, secrets, self.store.now_ms())
         return post(delivery.url, headers, delivery.body, self.guard, self.settings.webhook_timeout_s)
 

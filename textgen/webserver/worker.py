@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import resource
+import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
+from gunicorn.arbiter import Arbiter
 from gunicorn.workers.ggevent import GeventWorker
 
+from textgen import exposure
+from textgen.errors import ConfigurationError
+from textgen.settings import get_settings
 from textgen.webserver import refusals
 from textgen.webserver.peer import Peer
 from textgen.webserver.timed import TimedBody
@@ -30,6 +35,11 @@ class Worker(GeventWorker):
 
     def load_wsgi(self) -> None:
         """Load the app; its requests find their `Peer` in the environment, as `textgen.peer`."""
+        try:
+            exposure.refuse(self._hosts(), get_settings())
+        except ConfigurationError as exc:
+            self.log.critical("%s", exc)
+            sys.exit(Arbiter.APP_LOAD_ERROR)
         super().load_wsgi()
         app: Any = self.wsgi  # type: ignore[has-type]  # gunicorn's own
 
@@ -39,6 +49,10 @@ class Worker(GeventWorker):
             return app(environ, start_response)
 
         self.wsgi = with_peer
+
+    def _hosts(self) -> list[str]:
+        """The addresses that it listens on, but for sockets in the file system."""
+        return [str(address[0]) for address in self.cfg.address if isinstance(address, tuple)]
 
     def notify(self) -> None:
         """Say that this process lives, once a second; and to the streams, that it is to end."""
