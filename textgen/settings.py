@@ -1,7 +1,8 @@
 """The one reader of the environment, of `.env` and of the running stack's address file.
 
-Order of precedence: environment variables, `.env` in the working directory, the address file of
-this user's running `textgen up` (only where no connection is set at all), the defaults below.
+Order of precedence: environment variables, `.env` in the working directory, files in `/run/secrets`
+(where containers find their secrets) named like the variables, the address file of this user's running
+`textgen up` (only where no connection is set at all), the defaults below.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -38,6 +40,8 @@ CONNECTION_FIELDS = frozenset(
 )
 
 
+#: Where containers find their secrets, one file for each.
+SECRETS = Path("/run/secrets")
 #: What the admin key must be: as long as those that are made.
 ADMIN_KEY = r"tg_[A-Za-z0-9_-]{32,200}"
 #: What an owner may be named.
@@ -202,6 +206,13 @@ class Settings(QuotaSettings, BaseSettings):
         SecretStr(""), description="The key that the command line and the client show to `TEXTGEN_URL`."
     )
 
+    cors_origins: str = Field(
+        "",
+        pattern=r"^$|^\*$|^https?://[A-Za-z0-9.\[\]:-]+( *, *https?://[A-Za-z0-9.\[\]:-]+)*$",
+        description="Origins, separated by commas, whose pages may call from browsers, such as "
+        "`https://app.example.com`; `*`: all.",
+    )
+
     # Webhooks
     webhook_allow: str = Field(
         "",
@@ -269,6 +280,11 @@ class Settings(QuotaSettings, BaseSettings):
         return value
 
     @property
+    def origins(self) -> tuple[str, ...]:
+        """The origins in `cors_origins`."""
+        return tuple(origin.strip() for origin in self.cors_origins.split(",") if origin.strip())
+
+    @property
     def requires_keys(self) -> bool:
         """Whether requests over HTTP need an API key."""
         return self.require_keys or bool(self.admin_key.get_secret_value())
@@ -292,7 +308,13 @@ class Settings(QuotaSettings, BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings, env_settings, dotenv_settings, AddressFileSource(settings_cls))
+        return (
+            init_settings,
+            env_settings,
+            dotenv_settings,
+            file_secret_settings,
+            AddressFileSource(settings_cls),
+        )
 
     @property
     def broker(self) -> str:
@@ -327,7 +349,7 @@ def get_settings() -> Settings:
         ConfigurationError: A setting is out of bounds; the message names it and never its value.
     """
     try:
-        return Settings()
+        return Settings(_secrets_dir=SECRETS if SECRETS.is_dir() else None)
     except ValidationError as exc:
         problems = "; ".join(
             f"{error['loc'][0] if error['loc'] else 'settings'}: {error['msg']}"

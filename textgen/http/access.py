@@ -35,6 +35,9 @@ SCOPES: dict[str, Scope | None] = {
     "health.alive": None,
     "health.ready": None,
     "documentation.openapi": None,
+    "docs.home": None,
+    "docs.page": None,
+    "docs.asset": None,
 }
 
 

@@ -181,3 +181,10 @@ def _problem_response(status: HTTPStatus) -> dict[str, Any]:
         "description": status.phrase,
         "content": _content("application/problem+json", Problem, example),
     }
+
+
+#: What blueprints are given whose operations need an API key, where keys are asked for.
+KEYED: dict[str, Any] = {
+    "abp_security": [{"bearer": []}],
+    "abp_responses": problem_responses(401, 403),
+}

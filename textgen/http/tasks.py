@@ -15,6 +15,7 @@ from textgen.http import preferences, streams
 from textgen.http.access import caller, owner
 from textgen.http.body import read_object
 from textgen.http.operations import (
+    KEYED,
     REPLAYED,
     SUBMIT_BODY,
     SUBMIT_ENDED_RESPONSE,
@@ -27,7 +28,7 @@ from textgen.http.schemas import NoParameters, SubmitHeaders, SubmitQuery, TaskP
 from textgen.lifecycle import Record, Status
 from textgen.requests import parse_request
 
-blueprint = APIBlueprint("tasks", __name__, url_prefix="/v1/tasks", abp_tags=[{"name": "tasks"}])
+blueprint = APIBlueprint("tasks", __name__, url_prefix="/v1/tasks", abp_tags=[{"name": "tasks"}], **KEYED)
 blueprint.components_schemas.update(TASK_SCHEMAS)
 
 #: Seconds after which a task that has not ended is worth another look.

@@ -9,10 +9,10 @@ from flask_openapi.blueprint import APIBlueprint
 
 from textgen import client
 from textgen.http.access import owner
-from textgen.http.operations import problem_responses
+from textgen.http.operations import KEYED, problem_responses
 from textgen.http.schemas import UsageList, UsageQuery
 
-blueprint = APIBlueprint("usage", __name__, url_prefix="/v1/usage", abp_tags=[{"name": "usage"}])
+blueprint = APIBlueprint("usage", __name__, url_prefix="/v1/usage", abp_tags=[{"name": "usage"}], **KEYED)
 
 #: Days shown where none are named.
 DAYS = 30

@@ -12,6 +12,7 @@ from textgen import client
 from textgen.http.access import caller, owner
 from textgen.http.body import read_object
 from textgen.http.operations import (
+    KEYED,
     ROTATE_BODY,
     WEBHOOK_SCHEMAS,
     WEBHOOK_TEST_BODY,
@@ -28,7 +29,7 @@ from textgen.http.schemas import (
 )
 from textgen.requests import parse
 
-blueprint = APIBlueprint("webhooks", __name__, url_prefix="/v1", abp_tags=[{"name": "webhooks"}])
+blueprint = APIBlueprint("webhooks", __name__, url_prefix="/v1", abp_tags=[{"name": "webhooks"}], **KEYED)
 blueprint.components_schemas.update(WEBHOOK_SCHEMAS)
 
 
