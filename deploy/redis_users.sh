@@ -18,23 +18,32 @@ user() { # name, password, rules…: a line of the ACL file
 connect="+hello +ping +select +client|setname"
 # what clients say of themselves at each connection; Redis 7.0 does not know it yet
 case $(redis-server --version) in *v=7.0.*) ;; *) connect="$connect +client|setinfo" ;; esac
-# a task: its record, its event log and its control fields
-task="task:* ~events:{task:*} ~state:{task:*}"
+# a task: its record, its event log, its control fields, and what its webhook is told
+task="task:* ~events:{task:*} ~state:{task:*} ~webhooks:{task:*} ~deliveries:{task:*} ~webhooks:due"
 read="+get +mget +exists +hget +hgetall +hmget +xrange +zscore +zrange +zrevrange +zrangebyscore +zcard +time"
 write="+set +del +hset +hdel +hincrby +pexpireat +xadd +zadd +zrem +publish +eval +evalsha"
 follow="+subscribe +unsubscribe &events:{task:*} &textgen:wake"
+# addresses that are gone, and what webhooks are signed with
+webhooks="~webhooks:gone:* ~webhooks:secrets:* +lrange"
 submit="~outbox ~tasks:watch ~tasks:created ~idem:* +watch +unwatch +multi +exec +info"
 letters="~tasks:dead ~dead:*"
+# limits, ledger and waiting lists
+meter="~limit:{limits}:* ~usage:{limits}:* ~waiting:{limits} ~waiting:{limits}:* +hexists +sadd +srem +smembers +pexpire"
+# finding tasks, and telling how long they wait
+lists="~tasks:{* ~tasks:waiting:* ~tasks:ends:* +zrevrangebylex +zremrangebylex +zremrangebyrank"
+lists="$lists +zrank +zcount +pttl +pexpire"
 
 umask 077
 {
     echo "user default reset"
     user admin "$REDIS_ADMIN_PASSWORD" "~* &* +@all"
-    user web "$REDIS_WEB_PASSWORD" "$connect ~$task $read $write $follow $submit $letters %R~workers"
-    user worker "$REDIS_PASSWORD" "$connect ~$task $read $write $follow $submit $letters" \
-        "~tasks:deadbox ~workers ~janitor:* +zremrangebyscore +zremrangebyrank +zscan"
+    user web "$REDIS_WEB_PASSWORD" "$connect ~$task $read $write $follow $submit $letters $meter $lists $webhooks" \
+        "%R~workers"
+    user worker "$REDIS_PASSWORD" "$connect ~$task $read $write $follow $submit $letters $meter $lists $webhooks" \
+        "~tasks:deadbox ~workers ~janitor:* +zremrangebyscore +zscan" \
+        "+hexists +hlen +rpush +ltrim"
     # shows tasks and cancels them
-    user flower "$REDIS_FLOWER_PASSWORD" "$connect ~$task $read $write $follow ~outbox ~tasks:watch"
+    user flower "$REDIS_FLOWER_PASSWORD" "$connect ~$task $read $write $follow $lists ~outbox ~tasks:watch ~usage:{limits}:due"
     # for scripts that look into Redis
     user monitor "$REDIS_MONITOR_PASSWORD" "$connect %R~task:* %R~events:{task:*}" \
         "+keys +scan +get +mget +exists +ttl +pttl +expiretime +type +strlen +xrange +xrevrange +xlen"

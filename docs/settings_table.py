@@ -12,6 +12,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+from textgen.quotas import QuotaSettings
 from textgen.settings import Settings, variable
 
 README = Path(__file__).parent.parent / "README.md"
@@ -22,7 +23,9 @@ BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"
 def table() -> str:
     """The table as Markdown: variable, default, bounds, meaning."""
     rows = ["| variable | default | bounds | what it sets |", "|---|---|---|---|"]
-    for name, field in Settings.model_fields.items():
+    inherited = QuotaSettings.model_fields
+    for name in [*(name for name in Settings.model_fields if name not in inherited), *inherited]:
+        field = Settings.model_fields[name]
         meaning = (field.description or "").replace("|", "\\|")
         rows.append(f"| `{variable(name)}` | {_default(field)} | {_bounds(field)} | {meaning} |")
     return "\n".join(rows) + "\n"

@@ -46,7 +46,16 @@ class WebProcess(Process):
     ) -> None:
         folder, port = new_folder("web"), free_port()
         self.url = f"http://127.0.0.1:{port}"
-        command = [python, "-m", "gunicorn", "-k", "gevent", "-w", str(workers), "-b", f"127.0.0.1:{port}"]
+        command = [
+            python,
+            "-m",
+            "gunicorn",
+            "--config",
+            "python:textgen.webserver",
+            "--workers",
+            str(workers),
+        ]
+        command += ["--bind", f"127.0.0.1:{port}"]
         super().__init__(
             [*command, "web:app"], env=of_process(env), cwd=cwd or folder, log_file=folder / "log"
         )

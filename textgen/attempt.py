@@ -13,7 +13,8 @@ from typing import TypeVar
 
 import structlog
 
-from textgen import outcomes
+from textgen import admission, outcomes
+from textgen.caller import Caller
 from textgen.draft import Draft
 from textgen.engines.base import Chunk, Engine, EngineRequest, Finish
 from textgen.errors import (
@@ -81,9 +82,21 @@ def run(delivery: Delivery, token: str, worker: Worker) -> Parked | Ended:
         return Parked(delivery.record, delivery.terms, claim.wait_s)
     if claim.outcome is not Claimed.TAKEN or claim.record is None:
         return Ended(claim.record)
+    if delivery.is_foreign and claim.record.attempt == 1:
+        _count(claim.record, worker)
     running = Running(claim.record, token, _limit_s(delivery.terms, worker.settings))
     with worker.heartbeat.keeping(running):
         return _Attempt(running, delivery.terms, worker).run()
+
+
+def _count(record: Record, worker: Worker) -> None:
+    """Have what a foreign producer asked for billed like all else."""
+    try:
+        admission.admit(
+            worker.store, worker.settings, record, Caller(record.owner), is_free=True, is_delayed=True
+        )
+    except StoreUnavailable as exc:
+        log.warning("task of a foreign producer not billed", task_id=record.task_id, reason=str(exc))
 
 
 def _limit_s(terms: Terms, settings: Settings) -> float:

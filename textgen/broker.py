@@ -206,8 +206,20 @@ def depths(app: Celery, settings: Settings) -> dict[str, int]:
     Raises:
         BrokerUnavailable: The broker does not answer.
     """
+    return _depths(app, settings, settings.queue, settings.bulk_queue, f"{settings.queue}.dead")
+
+
+def depth(app: Celery, settings: Settings, name: str) -> int:
+    """Messages ready in one queue.
+
+    Raises:
+        BrokerUnavailable: The broker does not answer.
+    """
+    return _depths(app, settings, name)[name]
+
+
+def _depths(app: Celery, settings: Settings, *names: str) -> dict[str, int]:
     found = {}
-    names = [settings.queue, settings.bulk_queue, f"{settings.queue}.dead"]
     try:
         with app.connection_for_read() as connection:
             connection.ensure_connection(max_retries=1, timeout=settings.publish_timeout_s)

@@ -31,7 +31,7 @@ _settings = _celeryconfig()
 app = Celery(
     "textgen",
     # Imported by workers only: clients need no more than textgen.tasks.
-    include=["textgen.tasks", "textgen.bootsteps"],
+    include=["textgen.tasks", "textgen.bootsteps", "textgen.webhooks.consumer", "textgen.webhooks.tasks"],
     control="textgen.control:CancellingControl",
 )
 #: Pinned here, because Celery lets CELERY_RESULT_BACKEND override the setting.

@@ -7,7 +7,6 @@ app import its modules, and Celery announces that by a signal whose receivers ma
 
 from __future__ import annotations
 
-import ipaddress
 import sys
 from typing import Any
 
@@ -15,6 +14,7 @@ from celery import states
 from celery.signals import import_modules
 
 from textgen.backend import RecordBackend
+from textgen.exposure import is_loopback
 from textgen.hooks import HIDDEN
 
 #: Where Flower listens if nobody says otherwise.
@@ -62,7 +62,7 @@ def refuse(address: str, basic_auth: list[str] | None, auth: str) -> str | None:
         basic_auth: Logins, `user:password` each. One that is empty lets everybody in.
         auth: Who may come by OAuth.
     """
-    if _is_loopback(address) or auth or (basic_auth and all(map(_is_login, basic_auth))):
+    if is_loopback(address) or auth or (basic_auth and all(map(_is_login, basic_auth))):
         return None
     return (
         f"Flower shows what everybody submits: to listen on {address} it needs a login. Give "
@@ -76,13 +76,6 @@ def _say_hidden(task: Any) -> Any:
     if task.result is not None:
         task.result = HIDDEN
     return task
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost"
 
 
 def _is_login(credentials: str) -> bool:

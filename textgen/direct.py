@@ -5,26 +5,45 @@ These functions speak to broker and store directly. They are called as those of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
-from textgen import broker, idempotency, outcomes
+from textgen import broker, idempotency, outcomes, settlement
+from textgen.caller import Caller
 from textgen.errors import (
     BrokerUnavailable,
     ConfigurationError,
     InvalidRequest,
     StoreUnavailable,
     TaskFinished,
+    TaskUnfinished,
     UnknownTask,
 )
-from textgen.lifecycle import Event, Record, Status, is_task_id, new_task_id
+from textgen.lifecycle import Record, Status, is_task_id, new_task_id
 from textgen.requests import GenerationRequest, parse_request
+from textgen.selection import EVERY, PAGE, Page, Selection, walk
 from textgen.settings import get_settings
-from textgen.store import graveyard, open_safe_store, open_store, schedules
+from textgen.store import (
+    deliveries,
+    graveyard,
+    ledger,
+    listing,
+    open_safe_store,
+    open_store,
+    schedules,
+    waiting,
+)
 from textgen.store.answers import Moved
+from textgen.store.following import POSITION, Following
 from textgen.store.graveyard import DeadLetter
-from textgen.store.subscriber import follow, wait_until_terminal
+from textgen.store.ledger import Used
+from textgen.store.subscriber import wait_until_terminal
+from textgen.store.waiting import Outlook
 
+#: Days that one reading of the ledger covers at the most: a year.
+MAX_USAGE_DAYS = 366
 #: How many of the newest tasks `overview` counts by status.
 COUNTED = 1000
 
@@ -44,13 +63,13 @@ class Overview:
 
 
 def submit(
-    request: GenerationRequest, *, owner: str | None = None, idempotency_key: str | None = None
+    request: GenerationRequest, *, caller: Caller | None = None, idempotency_key: str | None = None
 ) -> Record:
     """Submit a request; returns once the broker has confirmed it.
 
     Args:
         request: What to generate.
-        owner: On whose behalf; by default `TEXTGEN_OWNER`.
+        caller: On whose behalf; by default `TEXTGEN_OWNER`.
         idempotency_key: See `textgen.idempotency.submit`, which tells besides whether it was new.
 
     Raises:
@@ -61,8 +80,8 @@ def submit(
     from textgen.tasks import generate
 
     if idempotency_key is not None:
-        return idempotency.submit(request, idempotency_key, owner)[0]
-    return generate.accept(request, new_task_id(), {"owner": owner} if owner else {}).record
+        return idempotency.submit(request, idempotency_key, caller)[0]
+    return generate.accept(request, new_task_id(), {"caller": caller} if caller else {}).record
 
 
 def _known(task_id: str) -> str:
@@ -71,48 +90,62 @@ def _known(task_id: str) -> str:
     return task_id
 
 
-def get(task_id: str) -> Record:
+def get(task_id: str, owner: str | None = None) -> Record:
     """Read a task.
 
+    Args:
+        task_id: Which task.
+        owner: Whose it must be; None: anybody's. So in all calls here that take a task's id.
+
     Raises:
-        UnknownTask: There is none with this id.
+        UnknownTask: There is none with this id, or it is somebody else's.
         StoreUnavailable: Redis did not answer.
     """
     record = open_store().get(_known(task_id))
-    if record is None:
+    if record is None or owner not in (None, record.owner):
         raise UnknownTask(f"task {task_id} does not exist, or its record has expired")
     return record
 
 
-def wait(task_id: str, timeout_s: float) -> Record:
+def wait(task_id: str, timeout_s: float, owner: str | None = None) -> Record:
     """Wait until a task is terminal, `timeout_s` seconds at the most.
 
     Returns:
         The record as it then stands, terminal or not.
 
     Raises:
-        UnknownTask: There is none with this id.
+        UnknownTask: There is none with this id, or it is somebody else's.
         StoreUnavailable: Redis did not answer.
     """
+    if owner is not None and (found := get(task_id, owner)).status.is_terminal:
+        return found
     record = wait_until_terminal(open_store(), _known(task_id), timeout_s)
     assert record is not None
     return record
 
 
-def stream(task_id: str, after: str | None = None) -> Iterator[Event | None]:
+def is_position(text: str) -> bool:
+    """Whether `text` is the id of an event, so that `stream` can begin behind it."""
+    return POSITION.fullmatch(text) is not None
+
+
+def stream(task_id: str, after: str | None = None, owner: str | None = None) -> Following:
     """Follow a task's events from the beginning, or from behind event `after`, to its end.
 
     Yields:
         Events, and None about every 15 s while nothing happens.
 
     Raises:
-        UnknownTask: There is none with this id.
+        InvalidRequest: `after` is not an event's id.
+        UnknownTask: There is none with this id, or it is somebody else's.
         StoreUnavailable: Redis did not answer.
     """
-    return follow(open_store(), _known(task_id), after)
+    if owner is not None:
+        get(task_id, owner)
+    return Following(open_store(), _known(task_id), after)
 
 
-def cancel(task_id: str) -> Record:
+def cancel(task_id: str, owner: str | None = None) -> Record:
     """Cancel a task that is waiting or running; text and usage so far are kept.
 
     Returns:
@@ -123,7 +156,12 @@ def cancel(task_id: str) -> Record:
         TaskFinished: It had completed or failed before.
         StoreUnavailable: Redis did not answer.
     """
+    from textgen.tasks import generate
+
+    if owner is not None:
+        get(task_id, owner)
     moved = outcomes.cancel(open_store(), _known(task_id))
+    settlement.settle_now(open_store(), get_settings(), task_id, generate.send)
     if moved.outcome is Moved.ABSENT or moved.record is None:
         raise UnknownTask(f"task {task_id} does not exist, or its record has expired")
     if moved.record.status is not Status.CANCELLED:
@@ -131,9 +169,75 @@ def cancel(task_id: str) -> Record:
     return moved.record
 
 
+def delete(task_id: str, owner: str | None = None) -> None:
+    """Delete a task that has ended: record, events, index entries and what is listed of its dead letter.
+
+    Args:
+        task_id: Which task.
+        owner: Whose it must be.
+
+    Raises:
+        UnknownTask: There is none with this id, or it is somebody else's.
+        TaskUnfinished: It waits or runs.
+        StoreUnavailable: Redis did not answer; the call may be repeated.
+    """
+    record, store = get(task_id, owner), open_store()
+    if not record.status.is_terminal:
+        raise TaskUnfinished(f"task {task_id} is {record.status.value}")
+    graveyard.exhume(store, task_id)
+    store.delete(record)
+
+
+def list_page(
+    selection: Selection = EVERY, limit: int = PAGE, cursor: str | None = None, owner: str | None = None
+) -> Page:
+    """A page of an owner's tasks, newest first.
+
+    Args:
+        selection: Which of them.
+        limit: Records that it may have, 1 to `MAX_PAGE`.
+        cursor: `next_cursor` of the page before.
+        owner: Whose tasks; by default `TEXTGEN_OWNER`.
+
+    Raises:
+        InvalidRequest: `cursor` is not one, or `TEXTGEN_INDEXED_METADATA` does not name a key.
+        StoreUnavailable: Redis did not answer.
+    """
+    settings = get_settings()
+    named = ", ".join(settings.metadata_keys) or "none"
+    errors = [
+        {"field": f"metadata.{key}", "reason": f"tasks are not listed by it, only by these keys: {named}"}
+        for key in selection.metadata
+        if key not in settings.metadata_keys
+    ]
+    if errors:
+        raise InvalidRequest.of(*errors)
+    return listing.read_page(open_store(), owner or settings.owner, selection, limit, cursor)
+
+
+def webhook_deliveries(task_id: str, owner: str | None = None) -> list[dict[str, Any]]:
+    """The tries of a task's webhook deliveries, oldest first; none for a task without a webhook.
+
+    Raises:
+        UnknownTask: There is none with this id.
+        StoreUnavailable: Redis did not answer.
+    """
+    return deliveries.log(open_store(), get(task_id, owner).task_id)
+
+
 def recent(limit: int = 50) -> list[Record]:
-    """The newest tasks, newest first."""
-    return open_store().recent(limit)
+    """The newest tasks of all owners, newest first."""
+    store = open_store()
+    return list(walk(lambda size, cursor: listing.read_page(store, None, EVERY, size, cursor), limit))
+
+
+def outlooks(records: Iterable[Record]) -> dict[str, Outlook]:
+    """What those of `records` that wait may expect, by task id: estimates.
+
+    Raises:
+        StoreUnavailable: Redis did not answer.
+    """
+    return waiting.outlooks(open_store(), records)
 
 
 def overview() -> Overview:
@@ -169,6 +273,30 @@ def health() -> dict[str, str | None]:
         found["store"] = str(exc)
         found["worker"] = "not known without the store"
     return found
+
+
+def usage(first: date, last: date, owner: str | None = None) -> list[Used]:
+    """What each key of an owner has used, day by day, of tasks that have ended.
+
+    Args:
+        first: The first day, of UTC.
+        last: The last day.
+        owner: Whose keys; by default `TEXTGEN_OWNER`.
+
+    Raises:
+        InvalidRequest: The days are in the wrong order, or too many.
+    """
+    number = (last - first).days + 1
+    if not 0 < number <= MAX_USAGE_DAYS:
+        reason = f"must be a day from `from` on, and {MAX_USAGE_DAYS} days from it at the most"
+        raise InvalidRequest.of({"field": "to", "reason": reason})
+    days = [(first + timedelta(days=day)).isoformat() for day in range(number)]
+    return ledger.used(open_store(), owner or get_settings().owner, days)
+
+
+def today() -> date:
+    """The day in UTC that Redis' clock shows."""
+    return datetime.fromtimestamp(open_store().now_ms() / 1000, UTC).date()
 
 
 def dead_letters(limit: int = 50) -> list[DeadLetter]:

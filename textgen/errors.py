@@ -6,6 +6,9 @@ rebuilt from its arguments on the other side. Messages never hold a prompt, a re
 
 from __future__ import annotations
 
+import math
+from typing import Self
+
 
 class TextgenError(Exception):
     """The root of every error of this package; catch it to catch them all."""
@@ -32,6 +35,22 @@ class InvalidRequest(TextgenError):
         return made
 
 
+class AddressRefused(TextgenError):
+    """Webhooks may not be sent to this address; the message says why, without the address."""
+
+
+class SecretShown(TextgenError):
+    """The webhook secret was shown before; rotate it to be shown a new one."""
+
+
+class Unauthenticated(TextgenError):
+    """No API key came along, or one that is unknown or has expired; ask an operator for one."""
+
+
+class Forbidden(TextgenError):
+    """The API key does not have the scope for this; the message names it."""
+
+
 class DuplicateTask(TextgenError):
     """The task id given was used before, for another request; leave it out or choose a new one."""
 
@@ -46,6 +65,10 @@ class UnknownTask(TextgenError):
 
 class TaskFinished(TextgenError):
     """The task has already reached another terminal state, so this can no longer be done."""
+
+
+class TaskUnfinished(TextgenError):
+    """The task still waits or runs, so this cannot be done yet; cancel it first, or wait for its end."""
 
 
 class GenerationFailed(TextgenError):
@@ -70,6 +93,32 @@ class SubmitInFlight(Unavailable):
     """The first request with this idempotency key is still being accepted; repeat it a little later."""
 
     retry_after_s = 1
+
+
+class LimitExceeded(Unavailable):
+    """A limit of the caller, or of all together, is reached for the moment; nothing was queued.
+
+    Attributes:
+        limit: Which one: `requests_per_minute`, `tokens_per_minute`, `tasks`, `budget`.
+    """
+
+    limit: str = ""
+
+    @classmethod
+    def of(cls, message: str, limit: str, retry_after_s: float) -> Self:
+        """Make the error of limit `limit`, which allows another try in `retry_after_s` seconds."""
+        made = cls(message)
+        made.limit = limit
+        made.retry_after_s = max(1, math.ceil(retry_after_s))
+        return made
+
+
+class QueueFull(LimitExceeded):
+    """As many tasks wait as may; nothing was queued."""
+
+
+class BudgetExhausted(LimitExceeded):
+    """What may be used in this day or month is used up; the next one begins in `retry_after_s` seconds."""
 
 
 class BrokerUnavailable(Unavailable):

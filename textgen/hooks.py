@@ -16,14 +16,17 @@ from celery.result import AsyncResult
 from celery.worker.request import Request
 from kombu.utils import json as kombu_json
 
-from textgen import broker, messages, outcomes, queues
+from textgen import broker, messages, outcomes, queues, settlement
+from textgen.admission import admit
+from textgen.caller import Caller
 from textgen.errors import BrokerUnavailable, DuplicateTask, InvalidRequest, StoreUnavailable
 from textgen.lifecycle import Record, is_task_id, new_task_id
 from textgen.options import due_s, read_envelope, with_options
 from textgen.requests import GenerationRequest
 from textgen.settings import get_settings
-from textgen.store import open_safe_store, open_store
+from textgen.store import meter, open_safe_store, open_store
 from textgen.store.answers import Submitted, Terms
+from textgen.webhooks import guard
 
 log = structlog.get_logger(__name__)
 
@@ -90,6 +93,7 @@ class GenerateTask(Task):
         Raises:
             InvalidRequest: The arguments are not a request, or the id is not a lower-case UUID4.
             DuplicateTask: The id was used before for another request.
+            LimitExceeded, QueueFull, BudgetExhausted: A limit is reached; nothing was queued.
             StoreUnavailable: Redis did not answer; nothing was queued.
             BrokerUnavailable: The broker did not confirm; nothing of this will become visible.
             ConfigurationError: Redis would evict accepted tasks.
@@ -128,7 +132,8 @@ class GenerateTask(Task):
         Args:
             request: What is asked for.
             task_id: The task's id.
-            options: Celery's options, as `apply_async` takes them, and `owner` and `replay_of`.
+            options: Celery's options, as `apply_async` takes them, and `caller` (or only its `owner`)
+                and `replay_of`.
 
         Returns:
             The record as accepted; its terms are None where the id was accepted before.
@@ -138,9 +143,10 @@ class GenerateTask(Task):
         """
         settings, store = get_settings(), open_safe_store()
         request = with_options(request, options)
-        record = messages.new_record(request, task_id, options.get("owner") or settings.owner).but(
-            replay_of=options.get("replay_of")
-        )
+        caller = options.get("caller") or Caller(options.get("owner") or settings.owner)
+        if request.webhook:
+            guard.admit(request.webhook.url, settings)
+        record = messages.new_record(request, task_id, caller.owner).but(replay_of=options.get("replay_of"))
         envelope = {name: options[name] for name in messages.ENVELOPE if options.get(name) is not None}
         terms = Terms(
             ttl_ms=(request.ttl_s or settings.task_ttl_s) * 1000,
@@ -148,13 +154,20 @@ class GenerateTask(Task):
             fingerprint=messages.fingerprint(record),
             attempt_s=request.attempt_timeout_s or 0,
             envelope=kombu_json.dumps(envelope),
+            webhook=messages.webhook_of(request, caller.signer),
         )
         delay_s = due_s(options)
         queue_s = request.queue_timeout_s or settings.queue_timeout_s
+        # What a running task submits was let in with it: a chain does not break off at a limit.
+        is_free = self.app.current_worker_task is not None
+        admission = admit(store, settings, record, caller, is_delayed=delay_s > 0, is_free=is_free)
         submitted = store.submit(record, terms, request.deadline_s or settings.deadline_s, delay_s, queue_s)
+        if submitted.terms is None:
+            settlement.settle(store, settings, task_id)
         if submitted.is_clash:
             raise DuplicateTask(f"task id {task_id} was used before for another request")
-        if submitted.terms:
+        is_waiting = admission.place == "waiting" and meter.is_waiting(store, record)
+        if submitted.terms and not is_waiting:
             self._first_send(submitted.record, submitted.terms, delay_s)
         return submitted
 
@@ -168,6 +181,7 @@ class GenerateTask(Task):
             self.send(record, terms, delay_s)
         except BrokerUnavailable:
             if store.refuse(record.task_id):
+                settlement.settle(store, get_settings(), record.task_id)
                 raise
 
     def send(self, record: Record, terms: Terms, delay_s: float = 0.0) -> None:
@@ -215,7 +229,7 @@ class GenerateTask(Task):
         with broker.producer(self.app, settings) as producer:
             super().apply_async(
                 (),
-                messages.kwargs_of(record),
+                messages.kwargs_of(record, terms),
                 task_id=record.task_id,
                 producer=producer,
                 **read_envelope(terms.envelope),

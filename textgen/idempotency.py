@@ -11,7 +11,14 @@ import json
 from dataclasses import replace
 
 from textgen import messages
-from textgen.errors import BrokerUnavailable, IdempotencyKeyReused, InvalidRequest, SubmitInFlight
+from textgen.caller import Caller
+from textgen.errors import (
+    BrokerUnavailable,
+    IdempotencyKeyReused,
+    InvalidRequest,
+    LimitExceeded,
+    SubmitInFlight,
+)
 from textgen.lifecycle import Record, Status, iso_time, new_task_id
 from textgen.requests import GenerationRequest
 from textgen.settings import get_settings
@@ -23,13 +30,13 @@ from textgen.store.idempotency import Entry
 MAX_KEY_CHARS = 255
 
 
-def submit(request: GenerationRequest, key: str, owner: str | None = None) -> tuple[Record, bool]:
+def submit(request: GenerationRequest, key: str, caller: Caller | None = None) -> tuple[Record, bool]:
     """Submit a request once, however often it is sent with this key in a day.
 
     Args:
         request: What to generate.
         key: Chosen by the submitter, new for each request; up to 255 visible ASCII characters.
-        owner: On whose behalf; by default `TEXTGEN_OWNER`. Owners' keys are apart.
+        caller: On whose behalf; by default `TEXTGEN_OWNER`. Owners' idempotency keys are apart.
 
     Returns:
         The record as it was accepted, and whether that was in an earlier call.
@@ -42,7 +49,8 @@ def submit(request: GenerationRequest, key: str, owner: str | None = None) -> tu
     """
     if reason := reason_against(key):
         raise InvalidRequest.of({"field": "idempotency_key", "reason": reason})
-    owner = owner or get_settings().owner
+    caller = caller or Caller(get_settings().owner)
+    owner = caller.owner
     store, mine = open_safe_store(), Entry(new_task_id(), _fingerprint(request))
     while True:
         entry = idempotency.claim(store, owner, key, mine) or mine
@@ -52,7 +60,7 @@ def submit(request: GenerationRequest, key: str, owner: str | None = None) -> tu
             return _as_accepted(request, entry, owner), True
         control = None if entry is mine else store.control(entry.task_id)
         if control is None:  # nobody came so far as to record the task
-            submitted = _accept(store, request, key, owner, entry)
+            submitted = _accept(store, request, key, caller, entry)
             if submitted.terms:
                 _settle(store, owner, key, entry, submitted.terms.deadline_ms, request)
                 return submitted.record, False
@@ -78,13 +86,13 @@ def _fingerprint(request: GenerationRequest) -> str:
     return hashlib.sha256(asked.encode()).hexdigest()[:32]
 
 
-def _accept(store: Store, request: GenerationRequest, key: str, owner: str, entry: Entry) -> Submitted:
+def _accept(store: Store, request: GenerationRequest, key: str, caller: Caller, entry: Entry) -> Submitted:
     from textgen.tasks import generate
 
     try:
-        return generate.accept(request, entry.task_id, {"owner": owner})
-    except BrokerUnavailable:
-        idempotency.release(store, owner, key, entry)
+        return generate.accept(request, entry.task_id, {"caller": caller})
+    except (BrokerUnavailable, InvalidRequest, LimitExceeded):
+        idempotency.release(store, caller.owner, key, entry)
         raise
 
 

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from textgen import deadletters, outcomes, stuck
+from textgen import deadletters, outcomes, settlement, stuck
 from textgen.errors import BrokerUnavailable, ConfigurationError, StoreUnavailable
 from textgen.lifecycle import VERSION, Status
 from textgen.logs import outline
 from textgen.settings import Settings
-from textgen.store import Store, keys, schedules
+from textgen.store import Store, keys, meter, schedules, waiting
 from textgen.store.answers import Control, Moved
 from textgen.store.schedules import Schedule
+from textgen.webhooks.dispatch import Dispatcher
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -57,8 +58,11 @@ class Janitor:
         self.outbox = Schedule(store, keys.OUTBOX)
         self.watch = Schedule(store, keys.WATCH)
         self.deadbox = Schedule(store, keys.DEADBOX)
+        self.webhooks = Schedule(store, keys.WEBHOOKS)
+        self.dispatcher = Dispatcher(app, settings, store, self.webhooks)
         self.dead_letters = deadletters.DeadLetters(app, settings, store)
         self.stuck = stuck.Stuck(app, settings, store)
+        self.unsettled = Schedule(store, keys.UNSETTLED)
         self._send = app.tasks["textgen.tasks.generate"].send
         self._rounds = 0
 
@@ -72,12 +76,16 @@ class Janitor:
             return
         self._each(self.watch, self._look)
         self._each(self.outbox, self._publish)
+        self._each(self.unsettled, self._settle)
+        settlement.publish(self.store, meter.let_in(self.store, self.settings.owner_share), self._send)
         self._each(self.deadbox, self._send_dead)
+        self._each(self.webhooks, self.dispatcher.publish)
         self.stuck.look()
         if self._rounds % DEAD_ROUNDS == 0:
             self.dead_letters.drain()
         if self._rounds % TRIM_ROUNDS == 0:
             self.store.trim(self.settings.max_tasks_listed)
+            waiting.prune(self.store)
         self._rounds += 1
 
     def _each(self, schedule: Schedule, act: Callable[[str, str], bool]) -> None:
@@ -101,6 +109,9 @@ class Janitor:
             # Its attempt lives: a claim makes sense when its lease has run out.
             self.outbox.postpone(task_id, control.lease_ms + 1)
             return True
+        if self.settings.owner_share and meter.is_waiting(self.store, record):
+            self.outbox.settle(task_id, score)  # it is published when its turn comes
+            return True
         self.outbox.postpone(task_id, self.store.now_ms() + AGAIN_S * 1000)
         try:
             self._send(record, control.terms)
@@ -108,6 +119,17 @@ class Janitor:
             log.warning("outbox entry not published", task_id=task_id, reason=str(exc))
             return False
         schedules.count(self.store, "published")
+        return True
+
+    def _settle(self, task_id: str, score: str) -> bool:
+        """Settle what is held for a task, unless it goes on."""
+        try:
+            if not settlement.sweep(self.store, self.settings, task_id, self._send):
+                # 0: somebody was about to end it
+                wait_s = settlement.LOOK_S if float(score) else settlement.ENDING_S
+                self.unsettled.postpone(task_id, self.store.now_ms() + wait_s * 1000)
+        except BrokerUnavailable as exc:
+            log.warning("waiting task not published", reason=str(exc))
         return True
 
     def _send_dead(self, task_id: str, score: str) -> bool:

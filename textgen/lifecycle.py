@@ -132,6 +132,8 @@ class Record:
     failures: int = 0
     cached: bool = False
     replay_of: str | None = None
+    #: {`events`}: what its webhook is told. The address may hold secrets and stands elsewhere.
+    webhook: dict[str, list[str]] | None = None
     created_at: str | None = None
     started_at: str | None = None
     updated_at: str | None = None

@@ -44,6 +44,8 @@ class Delivery:
 
     record: Record
     terms: Terms
+    #: Whether its producer is none of ours, so that nobody let it in.
+    is_foreign: bool = False
 
 
 def request_of(args: list[Any] | tuple[Any, ...], kwargs: dict[str, Any]) -> GenerationRequest:
@@ -74,7 +76,13 @@ def new_record(request: GenerationRequest, task_id: str, owner: str) -> Record:
         owner=owner,
         priority=request.priority,
         lane=request.lane,
+        webhook={"events": list(request.webhook.events)} if request.webhook else None,
     )
+
+
+def webhook_of(request: GenerationRequest, signer: str) -> str:
+    """The terms' `webhook` of a request: what it asks for, and whose secret signs it."""
+    return json.dumps(request.webhook.model_dump() | {"signer": signer}) if request.webhook else ""
 
 
 def fingerprint(record: Record) -> str:
@@ -83,8 +91,9 @@ def fingerprint(record: Record) -> str:
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def kwargs_of(record: Record) -> dict[str, Any]:
+def kwargs_of(record: Record, terms: Terms) -> dict[str, Any]:
     """The arguments of `generate` that ask for what `record` asked for."""
+    webhook = json.loads(terms.webhook) if terms.webhook else {}
     request = {
         "prompt": record.prompt,
         "messages": record.messages,
@@ -92,6 +101,7 @@ def kwargs_of(record: Record) -> dict[str, Any]:
         "priority": record.priority if record.priority != 5 else None,
         "lane": record.lane if record.lane != "interactive" else None,
         "metadata": record.metadata or None,
+        "webhook": {name: webhook[name] for name in ("url", "events") if name in webhook} or None,
     }
     return {name: value for name, value in request.items() if value is not None}
 
@@ -107,6 +117,7 @@ def header_of(record: Record, terms: Terms) -> dict[str, Any]:
         "queue_until_ms": terms.queue_until_ms,
         "attempt_s": terms.attempt_s,
         "replay_of": record.replay_of,
+        "signer": json.loads(terms.webhook).get("signer") if terms.webhook else None,
     }
 
 
@@ -140,5 +151,6 @@ def read(
         queue_until_ms=header.get("queue_until_ms") or 0,
         attempt_s=header.get("attempt_s") or request.attempt_timeout_s or 0,
         envelope=envelope,
+        webhook=webhook_of(request, header.get("signer") or record.owner),
     )
-    return Delivery(record, terms)
+    return Delivery(record, terms, is_foreign=not header)

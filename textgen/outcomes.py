@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 
-from textgen.lifecycle import Failure, Record, Status, Usage
+from textgen.lifecycle import Failure, Record, Status
 from textgen.settings import Settings
 from textgen.store import Store
 from textgen.store.answers import Control, Moved, Transition
@@ -33,9 +33,9 @@ def retry_delay_s(settings: Settings, failures: int, asked_s: float | None = Non
     return max(delay, asked_s or 0.0)
 
 
-def failed(record: Record, error: Failure, usage: Usage | None = None) -> Record:
+def failed(record: Record, error: Failure) -> Record:
     """The record of a task that failed for good."""
-    return record.but(status=Status.FAILED, error=error, finish_reason="error", usage=usage or record.usage)
+    return record.but(status=Status.FAILED, error=error, finish_reason="error")
 
 
 def expire(store: Store, record: Record, rev: str, error: Failure = DEADLINE) -> Transition:
@@ -45,11 +45,9 @@ def expire(store: Store, record: Record, rev: str, error: Failure = DEADLINE) ->
 
 def cancelled(store: Store, record: Record, control: Control) -> Transition:
     """CANCELLED, with the text and usage so far. The task must be flagged: its log stands still."""
-    usage = Usage(control.prompt_tokens, control.tokens) if control.tokens else None
     ended = record.but(
         status=Status.CANCELLED,
         finish_reason="cancelled",
-        usage=usage,
         attempt=control.attempt,
         failures=control.failures,
     )

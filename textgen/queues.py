@@ -20,7 +20,9 @@ WAITS_S = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 DELIVERY_LIMIT = 50
 #: Milliseconds a dead letter is kept: a week.
 DEAD_TTL_MS = 7 * 24 * 3600 * 1000
-#: Dead letters kept.
+#: Milliseconds after which a delivery of a webhook that no worker took is forgotten here.
+WEBHOOKS_TTL_MS = 60_000
+#: Dead letters kept; deliveries of webhooks that wait for a worker.
 DEAD_LENGTH = 10_000
 
 
@@ -123,6 +125,19 @@ def dead(settings: Settings) -> Queue:
     )
 
 
+def webhooks(settings: Settings) -> Queue:
+    """Where deliveries of webhooks wait for a sender. What is lost here is published again."""
+    name = f"{settings.queue}.webhooks"
+    arguments = {"x-max-length": DEAD_LENGTH, "x-overflow": "drop-head", "x-message-ttl": WEBHOOKS_TTL_MS}
+    return Queue(
+        name,
+        Exchange(settings.queue, type="direct", durable=True),
+        routing_key=name,
+        durable=True,
+        queue_arguments=_arguments(settings, **arguments),
+    )
+
+
 def wait_name(settings: Settings, seconds: int) -> str:
     """The name of the exchange and the queue in which messages wait `seconds`."""
     return f"{settings.queue}.wait.{seconds}"
@@ -156,7 +171,8 @@ def declare(connection: Any, settings: Settings) -> None:
     Raises:
         ConfigurationError: A queue exists with other arguments; says which and what to do.
     """
-    for queue in [*lanes(settings), dead_letters(settings), dead(settings), *waits(settings)]:
+    kept = [dead_letters(settings), dead(settings), webhooks(settings)]
+    for queue in [*lanes(settings), *kept, *waits(settings)]:
         try:
             with connection.channel() as channel:
                 queue(channel).declare()

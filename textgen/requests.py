@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import unicodedata
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -24,8 +24,9 @@ from pydantic import (
 from pydantic.types import Strict
 
 from textgen import engines
-from textgen.errors import InvalidRequest
+from textgen.errors import AddressRefused, InvalidRequest
 from textgen.settings import get_settings
+from textgen.webhooks import guard
 
 #: Levels of nesting allowed in `metadata`.
 MAX_METADATA_DEPTH = 8
@@ -54,8 +55,10 @@ def _prompt(value: str) -> str:
     return value
 
 
+Model = TypeVar("Model", bound=BaseModel)
 Text = Annotated[StrictStr, AfterValidator(_text)]
 Prompt = Annotated[Text, AfterValidator(_prompt)]
+WebhookEvent = Literal["task.processing", "task.completed", "task.failed", "task.cancelled"]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 
 
@@ -66,6 +69,31 @@ class Message(BaseModel):
 
     role: Literal["system", "user", "assistant"]
     content: Prompt
+
+
+class Webhook(BaseModel):
+    """Where to report what becomes of the task, and which events (standardwebhooks.com)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    url: StrictStr = Field(
+        min_length=1, max_length=guard.MAX_URL_CHARS, description="A public https address."
+    )
+    events: list[WebhookEvent] = Field(
+        default=["task.completed", "task.failed", "task.cancelled"],
+        min_length=1,
+        max_length=len(get_args(WebhookEvent)),
+        description="What to report.",
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _url_is_one(cls, value: str) -> str:
+        try:
+            guard.parse(value)
+        except AddressRefused as exc:
+            raise ValueError(str(exc)) from None
+        return value
 
 
 class GenerationRequest(BaseModel):
@@ -99,6 +127,7 @@ class GenerationRequest(BaseModel):
     deadline_s: StrictInt | None = Field(
         None, ge=1, le=2_592_000, description="Seconds from now in which it must end."
     )
+    webhook: Webhook | None = Field(None, description="Who is told when the task has ended.")
     queue_timeout_s: StrictInt | None = Field(
         None, ge=1, le=2_592_000, description="Seconds that it may wait for its first attempt."
     )
@@ -185,16 +214,22 @@ def _check_json(value: Any, depth: int) -> None:
 
 
 def parse_request(given: dict[str, Any]) -> GenerationRequest:
-    """Validate what a submitter gave.
+    """Validate what a submitter gave, as `parse` does."""
+    return parse(GenerationRequest, given)
+
+
+def parse(model: type[Model], given: dict[str, Any]) -> Model:
+    """Validate what somebody gave.
 
     Args:
+        model: What it should be.
         given: Field name → value, of any type.
 
     Raises:
         InvalidRequest: With one entry for each field that is wrong; no entry holds a value.
     """
     try:
-        return GenerationRequest.model_validate(given)
+        return model.model_validate(given)
     except ValidationError as exc:
         raise InvalidRequest.of(*field_errors(exc)) from None
 

@@ -1,12 +1,16 @@
 """The one reader of the environment, of `.env` and of the running stack's address file.
 
-Order of precedence: environment variables, `.env` in the working directory, the address file of
-this user's running `textgen up` (only where no connection is set at all), the defaults below.
+Order of precedence: environment variables, `.env` in the working directory, files in `/run/secrets`
+(where containers find their secrets) named like the variables, the address file of this user's running
+`textgen up` (only where no connection is set at all), the defaults below.
 """
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -16,6 +20,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from textgen.address import running_address
 from textgen.errors import ConfigurationError
+from textgen.quotas import QuotaSettings
 
 #: The fields that say where broker and store are: with any of them set, the address file is not
 #: looked at, so that half of one stack is never mixed with half of another.
@@ -35,6 +40,16 @@ CONNECTION_FIELDS = frozenset(
 )
 
 
+#: Where containers find their secrets, one file for each.
+SECRETS = Path("/run/secrets")
+#: What the admin key must be: as long as those that are made.
+ADMIN_KEY = r"tg_[A-Za-z0-9_-]{32,200}"
+#: What an owner may be named.
+OWNER = r"^[A-Za-z0-9_.@-]{1,64}$"
+#: Each is one more set to write to at every submit.
+MAX_INDEXED_KEYS = 16
+
+
 class AddressFileSource(PydanticBaseSettingsSource):
     """Gives the addresses of the running stack, unless a connection was set by other means."""
 
@@ -48,7 +63,7 @@ class AddressFileSource(PydanticBaseSettingsSource):
         return {name: address[name] for name in ("broker_url", "redis_url") if name in address}
 
 
-class Settings(BaseSettings):
+class Settings(QuotaSettings, BaseSettings):
     """All settings, with their defaults, units and bounds."""
 
     model_config = SettingsConfigDict(
@@ -161,7 +176,7 @@ class Settings(BaseSettings):
     # Requests
     owner: str = Field(
         "default",
-        pattern=r"^[A-Za-z0-9_.@-]{1,64}$",
+        pattern=OWNER,
         description="Owner of what this process submits.",
     )
     max_prompt_chars: int = Field(100_000, ge=1, description="Characters of prompt or messages together.")
@@ -169,6 +184,57 @@ class Settings(BaseSettings):
     max_tokens_limit: int = Field(8192, ge=1, description="The most that `max_tokens` may ask for.")
     max_metadata_bytes: int = Field(16_384, ge=2, description="Size of `metadata` as JSON.")
     max_body_bytes: int = Field(1_572_864, ge=1024, description="Size of an HTTP request body.")
+
+    indexed_metadata: str = Field(
+        "",
+        max_length=1000,
+        description="Keys of `metadata` by whose values tasks can be listed, with commas between; up to 16.",
+    )
+
+    # Keys
+    require_keys: bool = Field(
+        False,
+        description="Whether requests over HTTP need an API key. Without, the web app answers this machine "
+        "only.",
+    )
+    admin_key: SecretStr = Field(
+        SecretStr(""),
+        description="A key with every scope that needs no store: `tg_` and 32 random characters or more. "
+        "With it set, keys are required.",
+    )
+    api_key: SecretStr = Field(
+        SecretStr(""), description="The key that the command line and the client show to `TEXTGEN_URL`."
+    )
+
+    cors_origins: str = Field(
+        "",
+        pattern=r"^$|^\*$|^https?://[A-Za-z0-9.\[\]:-]+( *, *https?://[A-Za-z0-9.\[\]:-]+)*$",
+        description="Origins, separated by commas, whose pages may call from browsers, such as "
+        "`https://app.example.com`; `*`: all.",
+    )
+
+    # Webhooks
+    webhook_allow: str = Field(
+        "",
+        description="Hosts and networks, separated by commas, that webhooks may reach though they are not "
+        "public, by http and on any port too.",
+    )
+    webhook_ports: str = Field(
+        "443",
+        pattern=r"^\d{1,5}( *, *\d{1,5})*$",
+        description="Ports of public receivers that webhooks may use, separated by commas.",
+    )
+    webhook_timeout_s: float = Field(
+        15.0, gt=0, le=30, description="Seconds a receiver has to answer a webhook."
+    )
+    webhook_retries_s: str = Field(
+        "5,300,1800,7200,18000,36000,50400,72000,86400",
+        pattern=r"^\d{1,6}(\.\d+)?( *, *\d{1,6}(\.\d+)?)*$",
+        description="Seconds between two tries of a webhook, separated by commas; then it is given up.",
+    )
+    webhook_senders: int = Field(
+        8, ge=0, le=200, description="Webhooks a worker sends at once, beside its tasks; 0: none."
+    )
 
     # Engines
     engine: str = Field(
@@ -194,6 +260,45 @@ class Settings(BaseSettings):
     def _strip(cls, value: str) -> str:
         return value.strip()
 
+    @field_validator("indexed_metadata")
+    @classmethod
+    def _few_keys(cls, value: str) -> str:
+        if value.count(",") >= MAX_INDEXED_KEYS:
+            raise ValueError(f"names more than {MAX_INDEXED_KEYS} keys")
+        return value
+
+    @property
+    def metadata_keys(self) -> tuple[str, ...]:
+        """The keys in `indexed_metadata`."""
+        return tuple(key.strip() for key in self.indexed_metadata.split(",") if key.strip())
+
+    @field_validator("admin_key")
+    @classmethod
+    def _long_enough(cls, value: SecretStr) -> SecretStr:
+        if value.get_secret_value() and not re.fullmatch(ADMIN_KEY, value.get_secret_value()):
+            raise ValueError("must be `tg_` and at least 32 random letters, digits, `-` or `_`")
+        return value
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The origins in `cors_origins`."""
+        return tuple(origin.strip() for origin in self.cors_origins.split(",") if origin.strip())
+
+    @property
+    def requires_keys(self) -> bool:
+        """Whether requests over HTTP need an API key."""
+        return self.require_keys or bool(self.admin_key.get_secret_value())
+
+    @field_validator("webhook_allow")
+    @classmethod
+    def _hosts_and_networks(cls, value: str) -> str:
+        for entry in filter(None, (part.strip() for part in value.split(","))):
+            if "/" in entry:
+                ipaddress.ip_network(entry, strict=False)
+            elif not re.fullmatch(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+", entry):
+                raise ValueError("must be hosts and networks, such as hooks.internal, 10.1.0.0/16")
+        return value
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -203,7 +308,13 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings, env_settings, dotenv_settings, AddressFileSource(settings_cls))
+        return (
+            init_settings,
+            env_settings,
+            dotenv_settings,
+            file_secret_settings,
+            AddressFileSource(settings_cls),
+        )
 
     @property
     def broker(self) -> str:
@@ -238,7 +349,7 @@ def get_settings() -> Settings:
         ConfigurationError: A setting is out of bounds; the message names it and never its value.
     """
     try:
-        return Settings()
+        return Settings(_secrets_dir=SECRETS if SECRETS.is_dir() else None)
     except ValidationError as exc:
         problems = "; ".join(
             f"{error['loc'][0] if error['loc'] else 'settings'}: {error['msg']}"

@@ -16,7 +16,6 @@ from textgen.stack import detached
 from textgen.stack.errors import StackError
 from textgen.stack.locks import make_folder, running_stack
 from textgen.stack.options import Options, folder
-from textgen.stack.ports import is_loopback
 from textgen.stack.supervisor import serve
 
 _state_dir = click.option(
@@ -45,8 +44,6 @@ def up(state_dir: Path | None, detach: bool, as_json: bool, **given: Any) -> Non
     """
     options = Options.over_settings(state_dir, **given)
     make_folder(options.state_dir)
-    if not is_loopback(options.host):
-        click.echo(f"warning: whoever reaches {options.host} can submit prompts and read results", err=True)
 
     def announce(address: Mapping[str, Any]) -> None:
         click.echo(json.dumps(address) if as_json else _block(address, detach))

@@ -10,9 +10,9 @@ import time
 from typing import TYPE_CHECKING
 
 from textgen import broker
-from textgen.lifecycle import Status, time_ms
+from textgen.lifecycle import Record, Status, time_ms
 from textgen.settings import Settings
-from textgen.store import Store, keys, schedules
+from textgen.store import Store, keys, meter, schedules
 from textgen.store.connection import translated
 
 if TYPE_CHECKING:
@@ -62,9 +62,12 @@ class Stuck:
             lane = self.settings.bulk_queue if record.lane == "bulk" else self.settings.queue
             quiet_since = self.store.now_ms() - 2 * self.settings.lease_s * 1000
             waits_since = max(control.due_ms, time_ms(record.updated_at or ""))
-            if lane in lanes and waits_since <= quiet_since:
+            if lane in lanes and waits_since <= quiet_since and not self._is_waiting(record):
                 self.store.schedule(task_id, 0.0)
                 schedules.count(self.store, "published again")
+
+    def _is_waiting(self, record: Record) -> bool:
+        return bool(self.settings.owner_share) and meter.is_waiting(self.store, record)
 
     def _watched(self) -> list[str]:
         with translated():

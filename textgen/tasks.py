@@ -10,7 +10,7 @@ import structlog
 from celery.exceptions import Ignore, Reject
 from kombu.utils import json as kombu_json
 
-from textgen import attempt, engines, messages, persistence
+from textgen import attempt, engines, messages, persistence, settlement
 from textgen.celery import app
 from textgen.errors import BrokerUnavailable, ConfigurationError, GenerationFailed, StoreUnavailable
 from textgen.heartbeat import Heartbeat, give_up_child
@@ -76,6 +76,7 @@ def generate(self: GenerateTask, prompt: str | None = None, **request: Any) -> s
         given = request if prompt is None else {"prompt": prompt, **request}
         delivery = _delivery(self.request, given)
         outcome = attempt.run(delivery, self.request.token, _worker(self.request.hostname or ""))
+        settlement.settle_now(open_store(), get_settings(), self.request.id, self.send)
         return _conclude(self, outcome)
     except (StoreUnavailable, persistence.HandBack) as exc:
         log.error("store away, message handed back", reason=str(exc))

@@ -15,11 +15,13 @@ import amqp
 import httpx
 import pytest
 import redis
+from standardwebhooks.webhooks import Webhook
 
 from tests.application import application
 from tests.environment import Environment, new_folder, of_process, variables
 from tests.processes import wait_until
 from tests.programs import WebProcess, WorkerProcess
+from tests.receiver import Receiver
 from tests.services import RABBITMQ_BIN, PrivateRabbitMQ, PrivateRedis
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +59,7 @@ class Servers:
             f"amqp://{login}:{self.broker.port}//",
             f"redis://{login}:{self.store.port}/0",
             new_folder(f"guarded-{user}"),
-        )
+        ) | {"TEXTGEN_WEBHOOK_ALLOW": "127.0.0.0/8"}
 
     def redis(self, user: str) -> redis.Redis:
         return redis.Redis.from_url(self.env(user)["REDIS_URL"], decode_responses=True)
@@ -87,8 +89,14 @@ def worker(
     return started
 
 
-def submit(web: WebProcess, key: str = "", **behaviour: object) -> str:
-    body = {"prompt": "Hello", "engine": "mock", "max_tokens": 1000, "metadata": {"mock": behaviour}}
+def submit(web: WebProcess, key: str = "", webhook: object = None, **behaviour: object) -> str:
+    body = {
+        "webhook": webhook,
+        "prompt": "Hello",
+        "engine": "mock",
+        "max_tokens": 1000,
+        "metadata": {"mock": behaviour},
+    }
     headers = {"Idempotency-Key": key} if key else {}
     answer = httpx.post(f"{web.url}/v1/tasks", json=body, headers=headers, timeout=20)
     assert answer.status_code == 202, answer.text + web.log()[-3000:]
@@ -178,6 +186,23 @@ def test_dead_letters_are_shown_replayed_and_purged(
     assert "dead" not in str(servers.redis("admin").keys("dead:*"))
 
 
+def test_a_webhook_is_sent_and_tested_and_its_secret_shown(
+    servers: Servers, web: WebProcess, worker: WorkerProcess
+) -> None:
+    with Receiver() as receiver:
+        secret = httpx.post(f"{web.url}/v1/webhooks/secret", timeout=20).json()["secret"]
+        httpx.post(f"{web.url}/v1/webhooks/secret/rotate", json={}, timeout=20).raise_for_status()
+        tested = httpx.post(f"{web.url}/v1/webhooks/test", json={"url": receiver.url}, timeout=20)
+        assert tested.json()["delivered"]
+        task_id = submit(web, webhook={"url": receiver.url}, delay_s=0.05, tokens=900)
+        wait_until(lambda: status(web, task_id) == "PROCESSING", PATIENCE_S, "it runs")
+        _revoke(servers.env("flower"), task_id)
+        received = receiver.wait_for(2, PATIENCE_S)[1]
+        assert Webhook(secret).verify(received.body, received.headers)["type"] == "task.cancelled"
+        log = f"{web.url}/v1/tasks/{task_id}/webhook-deliveries"
+        wait_until(lambda: httpx.get(log, timeout=20).json()["data"], PATIENCE_S, "it is in the log")
+
+
 def test_the_janitor_takes_over_from_a_killed_worker(
     servers: Servers, web: WebProcess, worker: WorkerProcess
 ) -> None:
@@ -239,6 +264,7 @@ FORBIDDEN = {
         "GET other",
         "GET dead:1",
         "GET idem:1",
+        "GET webhooks:secrets:default",
         "ZADD tasks:created 1 x",
     ],
     "monitor": [
@@ -246,6 +272,9 @@ FORBIDDEN = {
         "SET task:1 x",
         "DEL task:1",
         "GET idem:1",
+        "GET webhooks:secrets:default",
+        "HGETALL webhooks:{task:1}",
+        "HGETALL state:{task:1}",
         "GET dead:1",
         "EVAL x 0",
         "EXPIRE task:1 1",

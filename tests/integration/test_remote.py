@@ -10,7 +10,8 @@ import pytest
 
 from tests.environment import Environment
 from tests.processes import wait_until
-from textgen.errors import InvalidRequest, TaskFinished, Unavailable, UnknownTask
+from textgen.client import TextGenerationClient
+from textgen.errors import InvalidRequest, TaskFinished, Unavailable, UnknownTask, WaitTimeout
 from textgen.lifecycle import Status, new_task_id
 from textgen.remote import RemoteClient
 from textgen.requests import parse_request
@@ -58,8 +59,25 @@ def test_a_stream_tells_states_and_text_up_to_the_end(client: RemoteClient) -> N
     events = list(client.stream(task_id))
 
     states = [event.data["status"] for event in events if event.type == "state"]
-    assert states[-2:] == ["PROCESSING", "COMPLETED"]
-    assert [event.data["text"] for event in events if event.type == "chunk"] == [client.get(task_id).result]
+    text = "".join(event.data["text"] for event in events if event.type == "chunk")
+    assert states == ["PENDING", "PROCESSING", "COMPLETED"]
+    assert text == client.get(task_id).result
+    assert list(client.stream(task_id, after=events[3].id)) == events[4:]
+
+
+def test_the_class_for_scripts_waits_and_streams_over_http(client: RemoteClient) -> None:
+    with TextGenerationClient(str(client._http.base_url)) as script:
+        task_id = script.create_task("Hello", metadata={"mock": {"delay_s": 0.05, "tokens": 10}})
+        text = "".join(event.data["text"] for event in script.stream(task_id) if event.type == "chunk")
+        record = script.wait(task_id)
+
+        assert text == record["result"]
+        with pytest.raises(InvalidRequest, match="Last-Event-ID"):
+            list(script.stream(task_id, after="nonsense"))
+        slow = script.create_task("Hello", metadata=SLOW, max_tokens=1000)
+        with pytest.raises(WaitTimeout, match=slow):
+            script.wait(slow, timeout_s=0.2)
+    client.cancel(slow)
 
 
 def test_a_cancelled_task_keeps_its_text_and_ends_its_stream(client: RemoteClient) -> None:
@@ -112,7 +130,7 @@ def test_a_server_without_its_broker_says_when_to_come_back(
     stack: Environment, start_web: Callable[..., Any]
 ) -> None:
     web = start_web(stack | {"CELERY_BROKER_URL": "amqp://guest:guest@127.0.0.1:1//"})
-    with RemoteClient(web.url) as client, pytest.raises(Unavailable, match="broker") as caught:
+    with RemoteClient(web.url, patience_s=0) as client, pytest.raises(Unavailable, match="broker") as caught:
         client.submit({"prompt": "Hello"})
     assert caught.value.retry_after_s >= 1
 
@@ -123,3 +141,20 @@ def test_a_server_that_has_gone_is_unavailable(stack: Environment, start_web: Ca
         web.stop()
         with pytest.raises(Unavailable, match="cannot be reached"):
             client.submit({"prompt": "Hello"})
+
+
+def test_a_stream_outlives_its_server(
+    stack: Environment, client: RemoteClient, start_web: Callable[..., Any]
+) -> None:
+    web = start_web(stack)
+    task_id = client.submit({"prompt": "Hello", "metadata": {"mock": {"delay_s": 0.1, "tokens": 40}}}).task_id
+    with RemoteClient(web.url) as follower:
+        events = follower.stream(task_id)
+        found = [next(events) for _ in range(4)]
+        web.kill()
+        web.start()
+        found += events
+
+    assert found == list(client.stream(task_id))
+    text = "".join(event.data["text"] for event in found if event.type == "chunk")
+    assert text == client.get(task_id).result

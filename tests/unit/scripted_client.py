@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from textgen.direct import Overview
-from textgen.errors import TaskFinished, TextgenError, UnknownTask
+from textgen.errors import TaskFinished, TaskUnfinished, TextgenError, UnknownTask
 from textgen.lifecycle import Event, Failure, Record, Status, Usage, new_task_id
+from textgen.selection import Page, Selection
 
 TIMES = {
     "created_at": "2026-01-01T00:00:00+00:00",
@@ -94,6 +95,17 @@ class ScriptedClient:
 
     def recent(self, limit: int = 50) -> list[Record]:
         return list(reversed(self.records.values()))[:limit]
+
+    def list_page(self, selection: Selection, limit: int, cursor: str | None = None) -> Page:
+        found = [record for record in self.recent() if selection.matches(record)]
+        start = int(cursor or 0)
+        rest = str(start + limit) if len(found) > start + limit else None
+        return Page(found[start : start + limit], rest)
+
+    def delete(self, task_id: str) -> None:
+        if not self.get(task_id).status.is_terminal:
+            raise TaskUnfinished(f"task {task_id} is {self.get(task_id).status}")
+        del self.records[task_id]
 
     def overview(self) -> Overview:
         statuses: dict[str, int] = {}

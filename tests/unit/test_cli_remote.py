@@ -8,16 +8,32 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from textgen.errors import ConfigurationError, InvalidRequest, TaskFinished, Unavailable, UnknownTask
-from textgen.lifecycle import Record, Status, new_task_id
+from textgen import remote
+from textgen.errors import (
+    ConfigurationError,
+    InvalidRequest,
+    TaskFinished,
+    TextgenError,
+    Unavailable,
+    UnknownTask,
+)
+from textgen.lifecycle import Event, Record, Status, new_task_id
 from textgen.remote import RemoteClient
 
 Handler = Callable[[httpx.Request], httpx.Response]
 ID = new_task_id()
 
 
-def client_of(handler: Handler) -> RemoteClient:
-    return RemoteClient("http://server:8000/base/", transport=httpx.MockTransport(handler))
+def client_of(handler: Handler, patience_s: float = 0) -> RemoteClient:
+    return RemoteClient("http://server:8000/base/", httpx.MockTransport(handler), patience_s)
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses that the client would have made."""
+    made: list[float] = []
+    monkeypatch.setattr(remote, "_pause", made.append)
+    return made
 
 
 def problem(status: int, **members: object) -> httpx.Response:
@@ -52,16 +68,70 @@ def test_submit_posts_the_fields_as_given():
     assert seen == [("POST", "http://server:8000/base/v1/tasks", fields)]
 
 
-def test_nothing_is_submitted_twice():
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_submit_comes_back_when_it_is_told_to_with_the_same_key(status, pauses):
+    keys = []
+
+    def handle(request):
+        keys.append(request.headers["Idempotency-Key"])
+        return httpx.Response(202, json=Record(ID).as_dict()) if len(keys) == 3 else problem(status)
+
+    assert client_of(handle, 15).submit({"prompt": "x"}) == Record(ID)
+    assert len(keys) == 3
+    assert len(set(keys)) == 1
+    assert pauses == [7, 7]
+
+
+def test_each_submit_has_a_key_of_its_own_or_the_one_given():
+    keys = []
+
+    def handle(request):
+        keys.append(request.headers["Idempotency-Key"])
+        return httpx.Response(202, json=Record(ID).as_dict())
+
+    client = client_of(handle)
+    client.submit({"prompt": "x"})
+    client.submit({"prompt": "x"})
+    client.submit({"prompt": "x"}, idempotency_key="mine")
+    assert len(set(keys)) == 3
+    assert keys[-1] == "mine"
+
+
+def test_what_would_last_longer_than_patience_is_raised_at_once(pauses):
     calls = []
 
     def handle(request):
         calls.append(request)
         return problem(503)
 
-    with pytest.raises(Unavailable):
-        client_of(handle).submit({"prompt": "x"})
-    assert len(calls) == 1
+    with pytest.raises(Unavailable, match="so it is"):
+        client_of(handle, 6).get(ID)
+    assert (len(calls), pauses) == (1, [])
+
+
+@pytest.mark.parametrize("response", [httpx.Response(500), problem(404), problem(422), httpx.Response(503)])
+def test_what_no_time_was_named_for_is_not_repeated(response, pauses):
+    calls = []
+
+    def handle(request):
+        calls.append(request)
+        return response
+
+    with pytest.raises(TextgenError):
+        client_of(handle, 60).get(ID)
+    assert (len(calls), pauses) == (1, [])
+
+
+def test_a_broken_connection_is_tried_again_and_then_raised(pauses):
+    calls = []
+
+    def handle(request):
+        calls.append(request)
+        raise httpx.ConnectError("refused")
+
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        client_of(handle, 60).get(ID)
+    assert (len(calls), pauses) == (3, [0.25, 1.0])
 
 
 @pytest.mark.parametrize("status", [400, 413, 415, 422])
@@ -136,9 +206,8 @@ def test_an_url_that_is_none_names_the_setting(url):
 
 def test_what_servers_do_not_tell_is_a_clear_error():
     client = raising(AssertionError("was called"))
-    for call in (client.recent, client.overview):
-        with pytest.raises(ConfigurationError, match="unset TEXTGEN_URL"):
-            call()
+    with pytest.raises(ConfigurationError, match="unset TEXTGEN_URL"):
+        client.overview()
 
 
 def test_wait_ends_with_the_task_or_with_the_time():
@@ -153,21 +222,84 @@ def test_wait_ends_with_the_task_or_with_the_time():
     assert answering(record(Status.FAILED)).wait(ID, 60).status is Status.FAILED
 
 
-def test_stream_tells_each_change_once_and_the_text_before_the_end():
+def frame(event_id: str, kind: str, **data: object) -> str:
+    return f"id: {event_id}\nevent: {kind}\ndata: {json.dumps(data)}\n\n"
+
+
+def sse(*frames: str) -> httpx.Response:
+    return httpx.Response(
+        200, headers={"Content-Type": "text/event-stream"}, text="".join(("retry: 1000\n\n", *frames))
+    )
+
+
+FRAMES = (
+    frame("1-0", "state", status="PENDING", at="then", attempt=0),
+    ":\n\n",
+    frame("3-1", "chunk", text="\u2028a\x85", attempt=1),
+    frame("4-1", "novelty", attempt=1),
+    frame("5-1", "reset", reason="retry", attempt=1),
+    frame("end", "end", **Record(ID, Status.COMPLETED).as_dict()),
+)
+EVENTS = [
+    Event("1-0", "state", 0, {"status": "PENDING", "at": "then"}),
+    Event("3-1", "chunk", 1, {"text": "\u2028a\x85"}),
+    Event("5-1", "reset", 1, {"reason": "retry"}),
+]
+
+
+def test_stream_tells_the_events_that_are_known():
+    assert list(answering(sse(*FRAMES)).stream(ID)) == EVENTS
+
+
+def test_a_stream_that_breaks_off_is_resumed_behind_the_last_event(pauses):
     answers = [
-        record(),
-        record(),
-        record(Status.PROCESSING, attempt=1),
-        record(Status.PENDING, attempt=1),
-        record(Status.PROCESSING, attempt=2),
-        record(Status.COMPLETED, attempt=2, result="text"),
+        sse(*FRAMES[:1]),
+        problem(503),
+        sse(*FRAMES[1:3]),
+        sse(FRAMES[3], FRAMES[4][:-5]),  # in the middle of an event
+        httpx.ConnectError("refused"),
+        sse(*FRAMES[4:]),
     ]
-    events = list(client_of(lambda request: answers.pop(0)).stream(ID))
-    assert [(event.id, event.type, event.data.get("status") or event.data["text"]) for event in events] == [
-        ("1-0", "state", "PENDING"),
-        ("2-1", "state", "PROCESSING"),
-        ("3-1", "state", "PENDING"),
-        ("4-2", "state", "PROCESSING"),
-        ("5-2", "chunk", "text"),
-        ("6-2", "state", "COMPLETED"),
-    ]
+    seen = []
+
+    def handle(request):
+        seen.append(request.headers.get("Last-Event-ID"))
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert list(client_of(handle, 15).stream(ID)) == EVENTS
+    assert seen == [None, "1-0", "1-0", "3-1", "4-1", "4-1"]
+
+
+def test_a_stream_whose_end_was_seen_is_over():
+    def handle(request):
+        assert request.headers["Last-Event-ID"] == "end"
+        return httpx.Response(204)
+
+    assert list(client_of(handle).stream(ID, "end")) == []
+
+
+@pytest.mark.parametrize(
+    ("response", "error"),
+    [
+        (problem(404), UnknownTask),
+        (problem(422), InvalidRequest),
+        (problem(503), Unavailable),
+        (httpx.Response(200, html="<h1>welcome</h1>"), Unavailable),
+        (sse("event: chunk\ndata: {\n\n"), Unavailable),
+        (sse("event: chunk\ndata: [1]\n\n"), Unavailable),
+    ],
+)
+def test_what_is_no_stream_is_an_error(response, error):
+    with pytest.raises(error):
+        list(answering(response).stream(ID))
+
+
+def test_a_stream_of_a_server_that_stays_away_ends_with_the_patience(pauses):
+    def handle(request):
+        raise httpx.ConnectError("refused")
+
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        list(client_of(handle, 0.5).stream(ID))

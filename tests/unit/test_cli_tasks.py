@@ -77,6 +77,33 @@ def test_list_is_limited_and_filtered(client):
     assert [task["task_id"] for task in shown] == [client.done.task_id]
 
 
+def test_list_takes_every_condition(client):
+    mine = client.done.but(metadata={"user": "ann", "n": 7})
+    client.records[mine.task_id] = mine
+
+    def listed(*options):
+        return [task["task_id"] for task in json.loads(run("list", "--json", *options).stdout)]
+
+    assert listed("--engine", "mock") == [client.failed.task_id, mine.task_id]
+    assert listed("--metadata", "user=ann", "--metadata", "n=7") == [mine.task_id]
+    assert listed("--metadata", "user=bob") == []
+    assert listed("--created-after", "2025-12-31") == [client.failed.task_id, mine.task_id]
+    assert listed("--created-after", "2026-01-01T02:00:00+0100") == []
+    assert run("list", "--metadata", "user").exit_code == 2
+
+
+def test_delete_removes_what_has_ended(client):
+    assert run("delete", client.done.task_id).exit_code == 0
+    assert client.done.task_id not in client.records
+    assert run("delete", client.done.task_id).exit_code == 3
+
+
+def test_delete_leaves_what_has_not_ended(client):
+    result = run("delete", client.pending.task_id)
+    assert result.exit_code == 1
+    assert client.pending.task_id in client.records
+
+
 def test_list_shows_whole_ids(client):
     result = run("list")
     assert all(task_id in result.stdout for task_id in client.records)

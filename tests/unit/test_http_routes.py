@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -13,9 +14,18 @@ from structlog.typing import EventDict
 from werkzeug.test import TestResponse
 
 from textgen import client
-from textgen.errors import BrokerUnavailable, DuplicateTask, StoreUnavailable, TaskFinished, UnknownTask
+from textgen.errors import (
+    BrokerUnavailable,
+    DuplicateTask,
+    StoreUnavailable,
+    TaskFinished,
+    TaskUnfinished,
+    UnknownTask,
+)
 from textgen.http import create_app
 from textgen.lifecycle import Record, Status, new_task_id
+from textgen.selection import Page, Selection
+from textgen.store.waiting import Outlook
 
 ID = new_task_id()
 CANARY = "canary-7f3a"
@@ -62,7 +72,7 @@ def test_a_submit_answers_202_with_the_record_and_where_to_read_it(web: FlaskCli
     answer = web.post("/v1/tasks", json={"prompt": "Hello", "priority": 9})
 
     assert answer.status_code == 202
-    assert answer.json == record.as_dict()
+    assert answer.json == {**record.as_dict(), "queue_position": None, "eta_s": None}
     assert answer.headers["Location"] == f"/v1/tasks/{ID}"
     assert answer.headers["Retry-After"] == "1"
     assert answer.headers["Cache-Control"] == "no-store"
@@ -72,11 +82,80 @@ def test_a_submit_answers_202_with_the_record_and_where_to_read_it(web: FlaskCli
 @pytest.mark.parametrize("status", Status)
 def test_a_read_answers_the_record_and_when_to_come_back(web: FlaskClient, tell: Any, status: Status) -> None:
     tell("get", Record(ID, status))
+    tell("outlooks", {ID: Outlook(3, 4.5)})
     answer = web.get(f"/v1/tasks/{ID}")
 
+    outlook = {"queue_position": 3, "eta_s": 4.5} if status is Status.PENDING else {}
     assert (answer.status_code, answer.content_type) == (200, "application/json")
-    assert answer.json == Record(ID, status).as_dict()
+    assert answer.json == Record(ID, status).as_dict() | outlook
     assert ("Retry-After" in answer.headers) is not status.is_terminal
+
+
+def test_an_outlook_that_cannot_be_had_is_null(web: FlaskClient, tell: Any) -> None:
+    tell("get", Record(ID))
+    tell("outlooks", StoreUnavailable("gone"))
+    answer: Any = web.get(f"/v1/tasks/{ID}").json
+    assert (answer["queue_position"], answer["eta_s"]) == (None, None)
+
+
+def test_a_list_answers_a_page_of_what_was_asked_for(web: FlaskClient, tell: Any) -> None:
+    record = Record(ID, Status.COMPLETED, result="text")
+    calls = tell("list_page", Page([record], "abc"))
+    query = "status=COMPLETED&engine=mock&created_after=2026-11-02T09:30:00Z&limit=7&cursor=x"
+
+    answer = web.get(f"/v1/tasks?{query}&metadata.user=ann&metadata.a.b=7")
+
+    assert answer.json == {"data": [record.as_dict()], "next_cursor": "abc"}
+    since = datetime(2026, 11, 2, 9, 30, tzinfo=UTC)
+    wanted = Selection(Status.COMPLETED, "mock", since, {"user": "ann", "a.b": "7"})
+    assert calls == [(wanted, 7, "x", "default")]
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("status=DONE", "status"),
+        ("status=", "status"),
+        ("limit=0", "limit"),
+        ("limit=101", "limit"),
+        ("limit=many", "limit"),
+        ("created_after=yesterday", "created_after"),
+        ("created_after=1700000000", "created_after"),
+        ("created_after=2026-11-02", "created_after"),
+        ("created_after=2026-11-02T09:30:00", "created_after"),
+        ("cursor=nonsense", "cursor"),
+        ("metadata.user=ann", "metadata.user"),
+        ("metadata.=ann", "metadata."),
+        ("metadata=ann", "metadata"),
+        ("sort=asc", "sort"),
+        ("model_config=x", "model_config"),
+    ],
+)
+def test_a_list_refuses_what_it_does_not_know_and_names_it(web: FlaskClient, query: str, field: str) -> None:
+    shown = assert_problem(web.get(f"/v1/tasks?{query}"), 422, "invalid-request")
+    assert [error["field"] for error in shown["errors"]] == [field]
+
+
+def test_a_delete_answers_204(web: FlaskClient, tell: Any) -> None:
+    calls = tell("delete", None)
+    answer = web.delete(f"/v1/tasks/{ID}")
+    assert (answer.status_code, answer.data) == (204, b"")
+    assert calls == [(ID, "default")]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kind"),
+    [
+        (TaskUnfinished("runs"), 409, "task-unfinished"),
+        (UnknownTask("none"), 404, "unknown-task"),
+        (StoreUnavailable("gone"), 503, "store-unavailable"),
+    ],
+)
+def test_a_delete_that_cannot_be(
+    web: FlaskClient, tell: Any, error: Exception, status: int, kind: str
+) -> None:
+    tell("delete", error)
+    assert_problem(web.delete(f"/v1/tasks/{ID}"), status, kind)
 
 
 def test_a_waiting_read_waits_through_the_client(web: FlaskClient, tell: Any) -> None:
@@ -170,11 +249,11 @@ def test_an_unknown_route_is_a_404_problem(web: FlaskClient, path: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("PUT", "/v1/tasks", {"POST"}),
-        ("GET", "/v1/tasks", {"POST"}),
-        ("OPTIONS", "/v1/tasks", {"POST"}),
-        ("POST", f"/v1/tasks/{ID}", {"GET", "HEAD"}),
-        ("DELETE", f"/v1/tasks/{ID}", {"GET", "HEAD"}),
+        ("PUT", "/v1/tasks", {"GET", "HEAD", "POST"}),
+        ("DELETE", "/v1/tasks", {"GET", "HEAD", "POST"}),
+        ("OPTIONS", "/v1/tasks", {"GET", "HEAD", "POST"}),
+        ("POST", f"/v1/tasks/{ID}", {"GET", "HEAD", "DELETE"}),
+        ("PATCH", f"/v1/tasks/{ID}", {"GET", "HEAD", "DELETE"}),
         ("GET", f"/v1/tasks/{ID}/cancel", {"POST"}),
         ("POST", "/healthz", {"GET", "HEAD"}),
         ("BREW", "/readyz", {"GET", "HEAD"}),

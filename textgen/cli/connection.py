@@ -10,6 +10,7 @@ from textgen.settings import get_settings
 
 if TYPE_CHECKING:
     from textgen.client import Overview
+    from textgen.selection import Page, Selection
 
 
 class TaskClient(Protocol):
@@ -29,6 +30,12 @@ class TaskClient(Protocol):
 
     def recent(self, limit: int = 50) -> list[Record]:
         """Read the newest tasks, newest first."""
+
+    def list_page(self, selection: Selection, limit: int, cursor: str | None) -> Page:
+        """Read a page of your own tasks, newest first."""
+
+    def delete(self, task_id: str) -> None:
+        """Delete a task that has ended."""
 
     def overview(self) -> Overview:
         """Count tasks, messages and workers."""

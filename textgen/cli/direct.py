@@ -18,6 +18,8 @@ class DirectClient:
     cancel = staticmethod(client.cancel)
     recent = staticmethod(client.recent)
     overview = staticmethod(client.overview)
+    list_page = staticmethod(client.list_page)
+    delete = staticmethod(client.delete)
 
     def submit(self, request: Mapping[str, Any], /, *, idempotency_key: str | None = None) -> Record:
         """Validate the fields of a request and submit it."""

@@ -22,8 +22,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "interactive": ("textgen.cli.interactive:interactive", "Generate text for one prompt after the other."),
     "status": ("textgen.cli.tasks:status", "Show a task."),
     "cancel": ("textgen.cli.tasks:cancel", "Cancel a task."),
-    "list": ("textgen.cli.tasks:list_tasks", "List the newest tasks."),
+    "delete": ("textgen.cli.tasks:delete", "Delete a task that has ended."),
+    "list": ("textgen.cli.tasks:list_tasks", "List your tasks."),
+    "usage": ("textgen.cli.usage:usage", "Show what was used, day by day."),
+    "keys": ("textgen.cli.keys:keys", "Make API keys, list them, replace and revoke them."),
     "dead": ("textgen.cli.dead:dead", "Look at dead letters, submit them again, delete them."),
+    "webhooks": (
+        "textgen.cli.webhooks:webhooks",
+        "Test an address, show or rotate the secret that signs, look at deliveries.",
+    ),
     "monitor": ("textgen.cli.monitor:monitor", "Watch tasks, queues and workers."),
     "up": (
         "textgen.stack_cli:up",

@@ -1,14 +1,13 @@
-"""`textgen status`, `cancel` and `list`: what there is to say about tasks that exist."""
+"""`textgen status`, `cancel`, `delete` and `list`: what there is to say about tasks that exist."""
 
 from __future__ import annotations
+
+from datetime import UTC, datetime
 
 import click
 
 from textgen.cli.fields import json_option
 from textgen.lifecycle import Record, Status
-
-#: How many of the newest tasks `list --status` looks through.
-SEARCHED = 1000
 
 
 @click.command()
@@ -37,33 +36,71 @@ def cancel(task_id: str, as_json: bool) -> None:
     _show(connect().cancel(task_id), as_json)
 
 
+@click.command()
+@click.argument("task_id", metavar="ID")
+def delete(task_id: str) -> None:
+    """Delete a task that has ended.
+
+    Nothing of it can be read any more. One that waits or runs stays (exit code 1): cancel it first.
+    """
+    from textgen.cli.connection import connect
+
+    connect().delete(task_id)
+
+
 @click.command("list")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many.")
 @click.option(
     "--status",
-    "wanted",
     type=click.Choice([each.value for each in Status], case_sensitive=False),
-    help=f"Only those in this status, of the newest {SEARCHED} tasks.",
+    help="Only those in this status.",
+)
+@click.option("--engine", help="Only those that asked for this engine, or that it wrote.")
+@click.option(
+    "--created-after",
+    type=click.DateTime(("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z")),
+    help="Only those submitted after this; in UTC where it names no zone.",
+)
+@click.option(
+    "--metadata",
+    "pairs",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Only those with this in their metadata; the server's TEXTGEN_INDEXED_METADATA names the keys.",
 )
 @json_option
-def list_tasks(limit: int, wanted: str | None, as_json: bool) -> None:
-    """List the newest tasks.
+def list_tasks(
+    limit: int,
+    status: str | None,
+    engine: str | None,
+    created_after: datetime | None,
+    pairs: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """List your tasks.
 
     Newest first. With --json, the records are printed as one array.
     """
     from textgen.cli import screen
     from textgen.cli.connection import connect
+    from textgen.selection import Selection, walk
 
+    if created_after and created_after.tzinfo is None:
+        created_after = created_after.replace(tzinfo=UTC)
+    wanted = Selection(Status(status) if status else None, engine, created_after, _metadata(pairs))
     client = connect()
-    if wanted is None:
-        records = client.recent(limit)
-    else:
-        found = client.recent(max(limit, SEARCHED))
-        records = [record for record in found if record.status == wanted][:limit]
+    records = list(walk(lambda size, cursor: client.list_page(wanted, size, cursor), limit))
     if as_json:
         screen.write_json([record.as_dict() for record in records])
     else:
         screen.console().print(screen.records_table(records, show_prompts=True))
+
+
+def _metadata(pairs: tuple[str, ...]) -> dict[str, str]:
+    parted = [pair.partition("=") for pair in pairs]
+    if not all(key and sign for key, sign, _ in parted):
+        raise click.UsageError("--metadata takes KEY=VALUE")
+    return {key: text for key, _, text in parted}
 
 
 def _show(record: Record, as_json: bool) -> None:

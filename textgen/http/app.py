@@ -9,7 +9,23 @@ from flask_openapi.models.info import Info
 from flask_openapi.openapi import OpenAPI
 
 from textgen import __version__, logs
-from textgen.http import correlation, dead_letters, documentation, health, problems, tasks
+from textgen.http import (
+    access,
+    correlation,
+    dead_letters,
+    docs,
+    documentation,
+    events,
+    health,
+    problems,
+    rates,
+    sharing,
+    tasks,
+    usage,
+    webhooks,
+)
+from textgen.http import listing as _listing  # noqa: F401 - adds to the routes of tasks
+from textgen.http.access import BEARER
 from textgen.http.schemas import Problem
 from textgen.settings import get_settings
 
@@ -32,6 +48,7 @@ def create_app() -> App:
     app = App(
         __name__,
         info=Info(title="textgen", version=__version__, description=documentation.DESCRIPTION),
+        security_schemes={"bearer": BEARER},
         doc_ui=False,
         static_folder=None,
         validation_error_model=Problem,
@@ -40,11 +57,14 @@ def create_app() -> App:
     app.openapi_version = "3.1.0"
     # One byte over, so that `body` can tell what was cut off from what fits.
     app.config["MAX_CONTENT_LENGTH"] = get_settings().max_body_bytes + 1
-    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of Flask's own JSON provider
     app.url_map.merge_slashes = False  # `//v1/tasks` is an unknown route, not a redirect
     correlation.install(app)
+    sharing.install(app)
     problems.install(app)
-    for resource in (tasks, dead_letters, health, documentation):
+    access.install(app)
+    rates.install(app)
+    for resource in (tasks, events, webhooks, usage, dead_letters, health, documentation):
         app.register_api(resource.blueprint)
+    app.register_blueprint(docs.blueprint)
     return app

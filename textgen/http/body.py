@@ -11,7 +11,13 @@ from typing import Any
 
 from flask import request
 from gunicorn.http.errors import ParseException
-from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
+from werkzeug.exceptions import (
+    BadRequest,
+    ClientDisconnected,
+    RequestEntityTooLarge,
+    RequestTimeout,
+    UnsupportedMediaType,
+)
 
 from textgen.errors import InvalidRequest
 from textgen.settings import get_settings
@@ -25,7 +31,8 @@ def read_object() -> dict[str, Any]:
     Raises:
         RequestEntityTooLarge: Over the limit, announced or not.
         UnsupportedMediaType: Compressed, or not declared as JSON.
-        BadRequest: Empty, or not JSON.
+        RequestTimeout: It did not come in time.
+        BadRequest: Empty, cut short, or not JSON.
         InvalidRequest: JSON, but no object.
     """
     if request.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
@@ -54,8 +61,14 @@ def _read() -> bytes:
         raise too_large from None
     except ParseException:
         raise BadRequest("The body is not chunked as its headers say.") from None
+    except ClientDisconnected as exc:  # of werkzeug, for whatever goes wrong with the connection
+        if isinstance(exc.__context__, TimeoutError):
+            raise RequestTimeout("The body did not come in time.") from None
+        raise BadRequest("The body is shorter than its headers say.") from None
     if len(body) > limit:
         raise too_large
+    if len(body) < (request.content_length or 0):
+        raise BadRequest("The body is shorter than its headers say.")
     return body
 
 

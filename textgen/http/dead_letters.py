@@ -6,12 +6,12 @@ from flask import Response, jsonify, url_for
 from flask_openapi.blueprint import APIBlueprint
 
 from textgen import client
-from textgen.http.operations import problem_responses, record_response
+from textgen.http.operations import KEYED, problem_responses, record_response
 from textgen.http.schemas import DeadLetterItem, DeadLetterList, LimitQuery, NoParameters, Purged, TaskPath
 from textgen.lifecycle import Status
 
 blueprint = APIBlueprint(
-    "dead-letters", __name__, url_prefix="/v1/dead-letters", abp_tags=[{"name": "dead letters"}]
+    "dead-letters", __name__, url_prefix="/v1/dead-letters", abp_tags=[{"name": "dead letters"}], **KEYED
 )
 
 
@@ -38,7 +38,7 @@ def read(path: TaskPath, query: NoParameters) -> Response:
     operation_id="replayDeadLetter",
     responses={
         202: record_response("Submitted again, as a new task.", Status.PENDING, location=True),
-        **problem_responses(404, 422, 503),
+        **problem_responses(402, 404, 422, 429, 503),
     },
 )
 def replay(path: TaskPath, query: NoParameters) -> Response:

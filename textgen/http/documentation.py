@@ -7,7 +7,7 @@ from typing import Any
 from flask import Response, current_app, jsonify
 from flask_openapi.blueprint import APIBlueprint
 
-from textgen.http.operations import problem_responses
+from textgen.http.operations import WEBHOOKS, problem_responses
 from textgen.http.schemas import NoParameters
 
 #: Shown at the top of the documentation.
@@ -27,4 +27,4 @@ blueprint = APIBlueprint("documentation", __name__, abp_tags=[{"name": "document
 def openapi(query: NoParameters) -> Response:
     """Read this document: OpenAPI 3.1."""
     document: dict[str, Any] = current_app.api_doc  # type: ignore[attr-defined]  # of flask_openapi's app
-    return jsonify(document)
+    return jsonify({**document, "webhooks": WEBHOOKS})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -12,7 +13,7 @@ from flask_openapi.types import ResponseDict
 from flask_openapi.utils import get_model_schema
 from pydantic import BaseModel
 
-from textgen.http.schemas import Problem, Task
+from textgen.http.schemas import Problem, RotateRequest, Task, TaskList, WebhookBody, WebhookTestRequest
 from textgen.lifecycle import Record, Status, Usage
 from textgen.requests import GenerationRequest
 
@@ -43,8 +44,20 @@ def _content(kind: str, model: type[BaseModel], example: Any) -> dict[str, Any]:
 SUBMIT_BODY = RequestBody(
     required=True, content=_content("application/json", GenerationRequest, EXAMPLE_REQUEST)
 )
+WEBHOOK_TEST_BODY = RequestBody(
+    required=True,
+    content=_content(
+        "application/json", WebhookTestRequest, {"url": "https://example.com/hooks?from=textgen"}
+    ),
+)
+ROTATE_BODY = RequestBody(
+    required=True, content=_content("application/json", RotateRequest, {"overlap_s": 3600})
+)
+#: The schemas that the operations on webhooks refer to.
+WEBHOOK_SCHEMAS = components(WebhookTestRequest, RotateRequest, WebhookBody)
 #: The schemas that the operations on tasks refer to.
 TASK_SCHEMAS = components(GenerationRequest, Task, Problem)
+LIST_SCHEMAS = components(TaskList, Problem)
 
 
 def example_record(status: Status) -> dict[str, Any]:
@@ -60,12 +73,39 @@ def example_record(status: Status) -> dict[str, Any]:
         deadline="2026-11-03T09:30:00.000Z",
     )
     if status is Status.PENDING:
-        return record.as_dict()
+        return record.as_dict() | {"queue_position": 3, "eta_s": 4.5}
     record = record.but(attempt=1, engine="local", started_at="2026-11-02T09:30:00.020Z")
     record = record.but(result="Air scatters", finished_at="2026-11-02T09:30:01.500Z")
     if status is Status.COMPLETED:
         record = record.but(result="Air scatters blue light.", finish_reason="stop", usage=Usage(36, 7))
     return record.as_dict()
+
+
+#: What a webhook's receiver is sent.
+WEBHOOKS = {
+    "task": {
+        "post": {
+            "operationId": "taskChanged",
+            "description": "Sent, signed as Standard Webhooks says, to the address that came with a task.",
+            "requestBody": {
+                "required": True,
+                "content": _content(
+                    "application/json",
+                    WebhookBody,
+                    {
+                        "type": "task.completed",
+                        "timestamp": "2026-11-02T09:30:01.500Z",
+                        "data": example_record(Status.COMPLETED),
+                    },
+                ),
+            },
+            "responses": {
+                "2XX": {"description": "Taken."},
+                "410": {"description": "Gone: send nothing more to this address."},
+            },
+        }
+    }
+}
 
 
 def record_response(
@@ -85,6 +125,48 @@ def record_response(
     }
 
 
+#: A task followed to its end, as the description shows it.
+EXAMPLE_EVENTS = (
+    ("1-0", "state", {"status": "PENDING", "at": "2026-11-02T09:30:00.000Z", "attempt": 0}),
+    ("2-1", "state", {"status": "PROCESSING", "at": "2026-11-02T09:30:00.020Z", "attempt": 1}),
+    ("3-1", "chunk", {"text": "Air scatters blue light.", "attempt": 1}),
+    ("4-1", "state", {"status": "COMPLETED", "at": "2026-11-02T09:30:01.500Z", "attempt": 1}),
+    ("end", "end", example_record(Status.COMPLETED)),
+)
+_STREAM_CONTENT = {
+    "text/event-stream": {
+        "schema": {"type": "string"},
+        "example": "".join(
+            f"id: {event_id}\nevent: {kind}\ndata: {json.dumps(data)}\n\n"
+            for event_id, kind, data in EXAMPLE_EVENTS
+        ),
+    },
+    "text/plain": {"schema": {"type": "string"}, "example": "Air scatters blue light."},
+}
+#: Describes a stream of events.
+STREAM_RESPONSE = {
+    "description": "The events: `state`, `chunk`, `reset` (all text before it is void) and at last `end`, "
+    "the record; or with `stream=text` the text alone.",
+    "content": _STREAM_CONTENT,
+}
+#: Describes what answers a submit beside 202.
+SUBMIT_ENDED_RESPONSE = record_response(
+    "The task's events as they come; or, with `Prefer: wait`, the task, which has ended.",
+    Status.COMPLETED,
+    location=True,
+)
+SUBMIT_ENDED_RESPONSE["content"] |= _STREAM_CONTENT
+#: The page of a list that stands in the description.
+EXAMPLE_PAGE = {
+    "data": [example_record(Status.COMPLETED)],
+    "next_cursor": "MTc2MjA3NTgwMDAwMC0zZjJiOGMxZS05ZDRhLTRjNWItOGU3Zi0wYTFiMmMzZDRlNWY",
+}
+LIST_RESPONSE = {
+    "description": "A page of the list.",
+    "content": _content("application/json", TaskList, EXAMPLE_PAGE),
+}
+
+
 def problem_responses(*statuses: int) -> ResponseDict:
     """Describe the problems that an operation may answer."""
     return {status: _problem_response(HTTPStatus(status)) for status in statuses}
@@ -99,3 +181,10 @@ def _problem_response(status: HTTPStatus) -> dict[str, Any]:
         "description": status.phrase,
         "content": _content("application/problem+json", Problem, example),
     }
+
+
+#: What blueprints are given whose operations need an API key, where keys are asked for.
+KEYED: dict[str, Any] = {
+    "abp_security": [{"bearer": []}],
+    "abp_responses": problem_responses(401, 403),
+}

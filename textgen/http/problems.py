@@ -17,14 +17,19 @@ from werkzeug.exceptions import HTTPException
 
 from textgen.errors import (
     BrokerUnavailable,
+    BudgetExhausted,
     ConfigurationError,
     DuplicateTask,
     IdempotencyKeyReused,
     InvalidRequest,
+    LimitExceeded,
+    QueueFull,
+    SecretShown,
     StoreForbidden,
     StoreUnavailable,
     SubmitInFlight,
     TaskFinished,
+    TaskUnfinished,
     Unavailable,
     UnknownTask,
 )
@@ -34,6 +39,12 @@ log = structlog.get_logger(__name__)
 
 #: Wrong fields that one answer names, and the characters of a field's name or reason it shows.
 MAX_ERRORS, MAX_ERROR_CHARS = 20, 300
+#: A limit's error → its status and its name. Waiting out a budget is not for programs, so it is no 429.
+LIMITS = {
+    BudgetExhausted: (402, "budget-exhausted"),
+    QueueFull: (503, "queue-full"),
+    LimitExceeded: (429, "limit-exceeded"),
+}
 #: What cannot be reached, by error.
 PARTS = {BrokerUnavailable: "broker", StoreUnavailable: "store", StoreForbidden: "store"}
 
@@ -87,6 +98,14 @@ def _on_finished_task(_: TaskFinished) -> Response:
     return problem(409, "The task has ended, so this can no longer be done.", "task-finished")
 
 
+def _on_unfinished_task(_: TaskUnfinished) -> Response:
+    return problem(409, "The task has not ended yet; cancel it first, or wait.", "task-unfinished")
+
+
+def _on_shown_secret(_: SecretShown) -> Response:
+    return problem(409, "The secret was shown before. Rotate it to be shown a new one.", "secret-shown")
+
+
 def _on_duplicate_task(_: DuplicateTask) -> Response:
     return problem(409, "The task id was used before, for another request.", "duplicate-task")
 
@@ -99,6 +118,12 @@ def _on_reused_key(_: IdempotencyKeyReused) -> Response:
 def _on_in_flight(exc: SubmitInFlight) -> Response:
     detail = "The first request with this Idempotency-Key is still being accepted. Try again in a moment."
     return problem(409, detail, "submit-in-flight", {"Retry-After": str(exc.retry_after_s)})
+
+
+def _on_limit(exc: LimitExceeded) -> Response:
+    status, kind = next(answer for error, answer in LIMITS.items() if isinstance(exc, error))
+    detail = f"Nothing was queued: {exc}."
+    return problem(status, detail, kind, {"Retry-After": str(exc.retry_after_s)}, limit=exc.limit)
 
 
 def _on_unavailable(exc: Unavailable) -> Response:
@@ -124,9 +149,12 @@ def install(app: Flask) -> None:
     app.register_error_handler(InvalidRequest, _on_invalid_request)
     app.register_error_handler(UnknownTask, _on_unknown_task)
     app.register_error_handler(TaskFinished, _on_finished_task)
+    app.register_error_handler(TaskUnfinished, _on_unfinished_task)
+    app.register_error_handler(SecretShown, _on_shown_secret)
     app.register_error_handler(DuplicateTask, _on_duplicate_task)
     app.register_error_handler(IdempotencyKeyReused, _on_reused_key)
     app.register_error_handler(SubmitInFlight, _on_in_flight)
+    app.register_error_handler(LimitExceeded, _on_limit)
     app.register_error_handler(Unavailable, _on_unavailable)
     app.register_error_handler(ConfigurationError, _on_configuration)
     app.register_error_handler(HTTPException, _on_http_exception)

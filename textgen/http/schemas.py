@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import re
+from datetime import date
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, StrictStr
 
 from textgen.lifecycle import Lane, Status
+from textgen.requests import WebhookEvent
+from textgen.selection import MAX_PAGE, PAGE
+from textgen.webhooks.calls import MAX_OVERLAP_S, OVERLAP_S
+from textgen.webhooks.guard import MAX_URL_CHARS
 
 
 class NoParameters(BaseModel):
@@ -23,10 +29,79 @@ class WaitQuery(NoParameters):
     )
 
 
+class SubmitQuery(NoParameters):
+    """Whether a submit is answered by the record, or by the task's events."""
+
+    stream: Literal["sse", "text"] | None = Field(
+        None, description="Answer with the events; `Accept: text/event-stream` is the same as `sse`."
+    )
+    cancel_on_disconnect: bool = Field(
+        False, description="Cancel the task if the caller goes away before the end of the stream."
+    )
+
+
+class EventQuery(NoParameters):
+    """How to follow a task."""
+
+    stream: Literal["sse", "text"] = Field(
+        "sse", description="Server-Sent Events, or nothing but the text, as it comes."
+    )
+    after: str | None = Field(
+        None, description="Id of the event behind which to begin; `Last-Event-ID` goes before it."
+    )
+    cancel_on_disconnect: bool = Field(
+        False, description="Cancel the task if the caller goes away before its end."
+    )
+
+
+class EventHeaders(BaseModel):
+    """Where a broken stream is resumed."""
+
+    last_event_id: str | None = Field(
+        None, alias="Last-Event-ID", description="Id of the last event seen; browsers send it by themselves."
+    )
+
+
 class LimitQuery(NoParameters):
     """How many to list."""
 
     limit: int = Field(50, ge=1, le=1000, description="How many at the most.")
+
+
+def _written_as_time(value: Any) -> Any:
+    """Refuse what pydantic would take for a number of seconds."""
+    if not re.match(r"\d{4}-\d\d-\d\d[Tt ]", str(value)):
+        raise ValueError("must be a time such as 2026-11-02T09:30:00Z")
+    return value
+
+
+def _without_null(schema: dict[str, Any]) -> None:
+    """Describe a parameter that can be left out as it is when it is not: no query holds a null."""
+    (known,) = (one for one in schema.pop("anyOf") if one != {"type": "null"})
+    schema |= known
+    del schema["default"]
+
+
+class ListQuery(BaseModel):
+    """Which tasks to list; `metadata.<key>` comes besides."""
+
+    model_config = ConfigDict(extra="allow", hide_input_in_errors=True)
+
+    status: Status | None = Field(None, description="In this status.", json_schema_extra=_without_null)
+    engine: str | None = Field(
+        None,
+        description="That asked for this engine by name, or were written by it.",
+        json_schema_extra=_without_null,
+    )
+    created_after: Annotated[AwareDatetime, BeforeValidator(_written_as_time)] | None = Field(
+        None,
+        description="Submitted after this time: ISO 8601 with its zone.",
+        json_schema_extra=_without_null,
+    )
+    limit: int = Field(PAGE, ge=1, le=MAX_PAGE, description="Tasks on a page at the most.")
+    cursor: str | None = Field(
+        None, description="`next_cursor` of the page before.", json_schema_extra=_without_null
+    )
 
 
 class SubmitHeaders(BaseModel):
@@ -36,6 +111,11 @@ class SubmitHeaders(BaseModel):
         None,
         alias="Idempotency-Key",
         description="New for each request, kept when one is repeated: 1 to 255 visible ASCII characters.",
+    )
+    prefer: str | None = Field(
+        None,
+        alias="Prefer",
+        description="`wait=30`: answer when the task has ended, or after 30 s (RFC 7240); 60 at the most.",
     )
 
 
@@ -59,7 +139,7 @@ class TaskUsage(BaseModel):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
-    cost_usd: float | None = Field(description="Dollars, where a price is known.")
+    cost_usd: float | None = Field(description="Dollars for all attempts, where a price is known.")
 
 
 class TaskMessage(BaseModel):
@@ -67,6 +147,12 @@ class TaskMessage(BaseModel):
 
     role: Literal["system", "user", "assistant"]
     content: str
+
+
+class TaskWebhook(BaseModel):
+    """What its webhook is told; the address is shown to nobody."""
+
+    events: list[WebhookEvent]
 
 
 class TaskParams(BaseModel):
@@ -105,12 +191,26 @@ class Task(BaseModel):
     failures: int = Field(description="Attempts that failed.")
     cached: bool
     replay_of: str | None = Field(description="The task that this one repeats.")
+    webhook: TaskWebhook | None
     created_at: str | None = Field(description="ISO 8601, UTC; so are all times.")
     started_at: str | None
     updated_at: str | None
     finished_at: str | None
     deadline: str | None = Field(description="The task fails if it has not ended by then.")
     v: int = Field(description="Version of this object.")
+    queue_position: int | None = Field(
+        None, description="Of a PENDING task: about how many are served up to it; null where unknown."
+    )
+    eta_s: float | None = Field(
+        None, description="Of a PENDING task: in about how many seconds it starts; null where unknown."
+    )
+
+
+class TaskList(BaseModel):
+    """A page of a list of tasks, newest first."""
+
+    data: list[Task]
+    next_cursor: str | None = Field(description="Give it as `cursor` for the next page; null on the last.")
 
 
 class FieldError(BaseModel):
@@ -128,7 +228,36 @@ class Problem(BaseModel):
     status: int
     detail: str = Field(description="One sentence for people.")
     errors: list[FieldError] | None = Field(None, description="The fields that are wrong, with 422.")
+    limit: str | None = Field(None, description="Which limit is reached, with 402, 429 and a full queue.")
     parts: dict[str, str | None] | None = Field(None, description="What is down and why, from /readyz.")
+
+
+class UsageQuery(NoParameters):
+    """Which days."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    first: date | None = Field(
+        None, alias="from", description="First day, UTC (YYYY-MM-DD); by default 29 days before the last."
+    )
+    last: date | None = Field(None, alias="to", description="Last day; by default today.")
+
+
+class UsageItem(BaseModel):
+    """What a key used on a day, of tasks that ended on it."""
+
+    day: str = Field(json_schema_extra={"format": "date"})
+    key: str | None = Field(description="Id of the key; null: work without one.")
+    requests: int = Field(description="Tasks that ended.")
+    prompt_tokens: int = Field(description="Of all attempts; so are the next two.")
+    completion_tokens: int
+    cost_usd: float | None = Field(description="Dollars; null where nothing used has a price.")
+
+
+class UsageList(BaseModel):
+    """The ledger, day by day."""
+
+    data: list[UsageItem]
 
 
 class Alive(BaseModel):
@@ -167,3 +296,70 @@ class Purged(BaseModel):
     """How many were deleted."""
 
     purged: int
+
+
+class WebhookTry(BaseModel):
+    """One try of a delivery."""
+
+    id: str = Field(description="The `webhook-id`: the same in every try.")
+    type: WebhookEvent
+    number: int = Field(description="1 for the first try.")
+    outcome: Literal["delivered", "failed", "given_up", "gone", "disabled"] = Field(
+        description="`failed`: it will be tried again. `gone`: the receiver answered 410, and what follows "
+        "for this address is `disabled`."
+    )
+    status_code: int | None = Field(description="What the receiver answered.")
+    reason: str = Field(description="Why it was no success; empty if it was.")
+    duration_ms: int
+    next_at: str | None = Field(description="When it is tried again.")
+    at: str = Field(description="ISO 8601, UTC.")
+
+
+class WebhookDeliveries(BaseModel):
+    """The tries of a task's webhook deliveries, oldest first."""
+
+    data: list[WebhookTry]
+
+
+class WebhookTestRequest(BaseModel):
+    """Which address to test."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    url: StrictStr = Field(min_length=1, max_length=MAX_URL_CHARS, description="A public https address.")
+
+
+class WebhookAnswer(BaseModel):
+    """What came of a test."""
+
+    delivered: bool
+    status_code: int | None = Field(description="What the receiver answered.")
+    reason: str = Field(description="Why it was no success; empty if it was.")
+    duration_ms: int
+
+
+class RotateRequest(BaseModel):
+    """How to rotate the secret."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    overlap_s: StrictInt = Field(
+        OVERLAP_S, ge=0, le=MAX_OVERLAP_S, description="Seconds for which the present secret signs too."
+    )
+
+
+class WebhookSecret(BaseModel):
+    """What webhooks are signed with (standardwebhooks.com)."""
+
+    secret: str = Field(description="`whsec_` and 32 bytes in base64.")
+
+
+class WebhookBody(BaseModel):
+    """What a webhook's receiver gets."""
+
+    type: WebhookEvent
+    truncated: list[str] | None = Field(
+        None, description="Fields of `data` that are cut or left out, to stay under 20 kB; read the task."
+    )
+    timestamp: str = Field(description="When it happened; ISO 8601, UTC.")
+    data: Task

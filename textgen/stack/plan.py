@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from textgen import exposure
 from textgen.engines import default_name, engine_class
 from textgen.errors import ConfigurationError
 from textgen.settings import get_settings, variable
@@ -19,12 +20,10 @@ from textgen.stack.ports import bracketed, settle_port, url_of
 
 #: Flower shows what everybody submits, so it never listens beyond this machine.
 FLOWER_HOST = "127.0.0.1"
-#: Seconds that the web app's open requests (event streams among them) get at a stop.
+#: Seconds that the web app's open requests get at a stop.
 WEB_GRACE_S = 5
 #: Seconds beyond its own grace after which a process is killed.
 MARGIN_S = 10.0
-#: Clients that one process of the web app serves at a time; each is a greenlet.
-WEB_CONNECTIONS = 2000
 #: What `web:app` is, by a name that no `web.py` in the working directory can take.
 WEB_APP = "textgen.http:create_app()"
 #: Order of stopping: nothing new comes in, then running tasks end, then their server does.
@@ -64,8 +63,10 @@ def make(options: Options) -> Plan:
     """Work out the stack of `options`. Nothing is started.
 
     Raises:
-        ConfigurationError: An engine is missing or a port taken; the message says what to do.
+        ConfigurationError: An engine is missing or a port taken, or the host is reached by others and no
+            keys are asked for; the message says what to do.
     """
+    exposure.refuse([options.host], get_settings())
     engine = _engine(options)
     server, broker_url, redis_url = _servers(options.state_dir)
     web_port = settle_port(options.host, options.port, "--port", variable("port"))
@@ -141,9 +142,9 @@ def _worker(name: str, node: str, concurrency: int) -> Role:
 
 
 def _web(host: str, port: int) -> Role:
-    command = _module("gunicorn", "--bind", f"{bracketed(host)}:{port}", "--worker-class", "gevent")
-    command += ("--workers", str(min(2, os.cpu_count() or 1)), "--worker-connections", str(WEB_CONNECTIONS))
-    command += ("--graceful-timeout", str(WEB_GRACE_S), "--no-control-socket", WEB_APP)
+    command = _module("gunicorn", "--config", "python:textgen.webserver")
+    command += ("--bind", f"{bracketed(host)}:{port}", "--workers", str(min(2, os.cpu_count() or 1)))
+    command += ("--graceful-timeout", str(WEB_GRACE_S), WEB_APP)
     return Role("web", command, STAGES["web"], WEB_GRACE_S + MARGIN_S)
 
 

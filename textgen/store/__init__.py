@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 
+from textgen import prices
 from textgen.settings import get_settings
 from textgen.store.connection import connect, refuse_eviction
 from textgen.store.tasks import Store
@@ -22,7 +23,9 @@ def open_store() -> Store:
     if store is None:
         with _stores_lock:
             settings = get_settings()
-            made = Store(connect(settings), settings.lease_s, settings.redis_timeout_s)
+            made = Store(
+                connect(settings), settings.lease_s, settings.redis_timeout_s, prices.from_settings(settings)
+            )
             store = _stores.setdefault(os.getpid(), made)
     return store
 

@@ -31,6 +31,8 @@ class Terms:
     attempt_s: int = 0
     #: Options of the Celery message beyond the request (chain, links …), as JSON.
     envelope: str = "{}"
+    #: {`url`, `events`} as JSON; empty: nobody is to be told.
+    webhook: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,15 @@ class Control:
     envelope: str
     queue_until_ms: int
     attempt_s: int
+    #: Tokens that ended attempts have used, and nanodollars; None where no price is known.
+    spent_prompt: int
+    spent_completion: int
+    spent_nano: int | None
+    #: Milliseconds since 1970 at which it became terminal; 0 before.
+    ended_ms: int
+    #: Whether the submit was taken back: there never was such a task.
+    refused: bool
+    webhook: str = ""
 
     @classmethod
     def of(cls, fields: dict[str, str]) -> Control:
@@ -158,6 +169,12 @@ class Control:
             envelope=fields.get("envelope", "{}"),
             queue_until_ms=number("queue_until"),
             attempt_s=number("attempt_s"),
+            spent_prompt=number("spent_prompt"),
+            spent_completion=number("spent_completion"),
+            spent_nano=number("spent_nano") if "spent_nano" in fields else None,
+            ended_ms=number("ended"),
+            refused="refused" in fields,
+            webhook=fields.get("webhook", ""),
         )
 
     @property
@@ -175,6 +192,7 @@ class Control:
             queue_until_ms=self.queue_until_ms,
             attempt_s=self.attempt_s,
             envelope=self.envelope,
+            webhook=self.webhook,
         )
 
     def is_stale(self, now_ms: float) -> bool:

@@ -73,6 +73,15 @@ def find(store: Store, letter_id: str) -> DeadLetter | None:
     return DeadLetter(**json.loads(text)) if text else None
 
 
+def exhume(store: Store, letter_id: str) -> None:
+    """Remove an entry, if there is one."""
+    with translated():
+        pipe = store.client.pipeline(transaction=False)
+        pipe.delete(keys.dead_letter(letter_id))
+        pipe.zrem(keys.DEAD, letter_id)
+        pipe.execute()
+
+
 def clear(store: Store) -> int:
     """Remove all entries; returns how many there were."""
     with translated():

@@ -37,6 +37,13 @@ def read(store: Store, task_id: str, after: str | None = None, limit: int = PAGE
     return [_event(entry_id, fields) for entry_id, fields in found]
 
 
+def newest(store: Store, task_id: str) -> str | None:
+    """The id of a log's last entry, or None where there is none."""
+    with translated():
+        found: Any = store.client.xrevrange(keys.events(task_id), count=1)
+    return found[0][0] if found else None
+
+
 def text_of(store: Store, task_id: str, attempt: int) -> str:
     """The text that attempt number `attempt` has added so far."""
     parts: list[str] = []

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
+from typing import Any
 
 import redis
 
 from textgen.lifecycle import Record, Status
-from textgen.store import keys
+from textgen.store import keys, scripts
 from textgen.store.answers import Control, as_record
 from textgen.store.connection import translated
+from textgen.store.positions import task_of
 
 
 class Records:
@@ -42,20 +45,18 @@ class Records:
             fields = self.client.hgetall(keys.state(task_id))
         return Control.of(fields) if fields and "status" in fields else None
 
-    def recent(self, limit: int) -> list[Record]:
-        """The newest tasks whose records can still be read, newest first."""
+    def send(self, commands: Iterable[tuple[Any, ...]]) -> None:
+        """Send commands, in one round trip; see `scripts.send`."""
         with translated():
-            ids = self.client.zrevrange(keys.CREATED, 0, limit - 1)
-            texts = self.client.mget([keys.record(i) for i in ids]) if ids else []
-        return [record for text in texts if (record := as_record(text or ""))]
+            scripts.send(self.client, commands)
 
     def count_statuses(self, limit: int) -> dict[str, int]:
         """How many of the newest `limit` tasks are in each status."""
         with translated():
-            ids = self.client.zrevrange(keys.CREATED, 0, limit - 1)
+            members = self.client.zrevrange(keys.CREATED, 0, limit - 1)
             pipe = self.client.pipeline(transaction=False)
-            for task_id in ids:
-                pipe.hget(keys.state(task_id), "status")
+            for member in members:
+                pipe.hget(keys.state(task_of(member)), "status")
             found = pipe.execute()
         return {status.value: found.count(status.value) for status in Status}
 

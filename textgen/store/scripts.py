@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 import redis
 
+_METERING = ("clock", "metering")
+#: Script → the texts in front of it, where it is no transition of a task.
+NEEDS: dict[str, tuple[str, ...]] = {
+    "lead": (),
+    "settle": (),
+    "index": (),
+    "admit": _METERING,
+    "bill": _METERING,
+    "let_in": _METERING,
+}
+#: Digest → script that was ever to be sent.
+_names: dict[str, str] = {}
+
 
 @cache
 def source(name: str) -> str:
-    """The text of script `name`; scripts of a task's transitions begin with the prelude."""
+    """The text of script `name`, behind those that it needs; mostly it is a transition of a task."""
     folder = files("textgen.store") / "lua"
-    text = (folder / f"{name}.lua").read_text()
-    if name in ("lead", "settle"):
-        return text
-    return (folder / "prelude.lua").read_text() + text
+    parts = [*NEEDS.get(name, ("clock", "prelude")), name]
+    return "".join((folder / f"{part}.lua").read_text() for part in parts)
 
 
 @cache
@@ -26,27 +38,41 @@ def digest(name: str) -> str:
     return hashlib.sha1(source(name).encode(), usedforsecurity=False).hexdigest()
 
 
+def command(name: str, keys: list[str], args: list[Any]) -> tuple[Any, ...]:
+    """The command that runs a script, for `send`; arguments as for `run`."""
+    _names[digest(name)] = name
+    return ("EVALSHA", digest(name), len(keys), *keys, *args)
+
+
+def send(client: redis.Redis, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """Send commands, plain ones or those of `command`, in one round trip; returns their answers.
+
+    Scripts that Redis does not know yet follow at once; each command must be harmless when repeated.
+    """
+    commands = list(commands)
+    pipe = client.pipeline(transaction=False)
+    for one in commands:
+        pipe.execute_command(*one)
+    answers = pipe.execute(raise_on_error=False)
+    for i, answer in enumerate(answers):
+        if isinstance(answer, redis.exceptions.NoScriptError):
+            answers[i] = client.execute_command("EVAL", source(_names[commands[i][1]]), *commands[i][2:])
+        elif isinstance(answer, Exception):
+            raise answer
+    return answers
+
+
 def run(client: redis.Redis, name: str, keys: list[str], args: list[Any], *before: tuple[Any, ...]) -> Any:
-    """Run a script, in one round trip together with the plain commands in `before`.
+    """Run a script, in one round trip together with the commands in `before`.
 
     Args:
         client: Where to run it.
         name: The script's file name without its ending.
         keys: Its KEYS.
         args: Its ARGV.
-        before: Commands sent ahead of it; each must be harmless when repeated.
+        before: Commands sent ahead of it, as for `send`.
 
     Returns:
         What the script returned.
     """
-    pipe = client.pipeline(transaction=False)
-    for command in before:
-        pipe.execute_command(*command)
-    pipe.execute_command("EVALSHA", digest(name), len(keys), *keys, *args)
-    answers = pipe.execute(raise_on_error=False)
-    if isinstance(answers[-1], redis.exceptions.NoScriptError):
-        answers[-1] = client.eval(source(name), len(keys), *keys, *args)
-    for answer in answers:
-        if isinstance(answer, Exception):
-            raise answer
-    return answers[-1]
+    return send(client, [*before, command(name, keys, args)])[-1]

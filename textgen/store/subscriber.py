@@ -1,7 +1,7 @@
 """One connection per process on which all waits of that process hear of changes.
 
-Every change of a task is announced on the channel named like its event log. A listener is woken by
-any announcement, and by a lost connection; it then reads the store to see what has changed.
+Every entry of a task's event log is announced on the channel of the same name, as `<id> <type>`. A
+listener is woken by an announcement, and by a lost connection; it then looks what has changed.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,9 +16,10 @@ from typing import Any
 import redis
 
 from textgen.errors import UnknownTask
-from textgen.lifecycle import Event, Record
-from textgen.store import keys, log
+from textgen.lifecycle import Record
+from textgen.store import keys
 from textgen.store.connection import translated
+from textgen.store.feed import Feed
 from textgen.store.tasks import Store
 
 #: Seconds between two looks at the store while nothing is announced: a net for lost announcements.
@@ -28,13 +28,26 @@ LOOK_S = 5.0
 CONFIRM_S = 2.0
 #: Seconds before a lost connection is made anew.
 RECONNECT_S = 0.5
+#: The part of a process's connections that followers may use at once: the rest is for all else.
+FOLLOWERS_SHARE = 4
+#: Seconds between two rounds in which new text is told, for each listener of the first: so a process
+#: with many of them tells several pieces at once, and has time left for all else.
+PACE_S = 0.0002
 
 
 class Listener:
-    """Waits for announcements about one task."""
+    """Waits for announcements about one task.
 
-    def __init__(self) -> None:
-        self.confirmed = threading.Event()
+    Args:
+        channel: The task's.
+        chunks: Whether new text is of interest too, or only what changes the record.
+    """
+
+    def __init__(self, channel: Channel, chunks: bool = False) -> None:
+        self.chunks = chunks
+        #: The task's log, as all listeners of this process share it.
+        self.feed = channel.feed
+        self.confirmed = channel.confirmed
         self._changed = threading.Event()
 
     def wake(self) -> None:
@@ -48,56 +61,82 @@ class Listener:
         return changed
 
 
+class Channel:
+    """The announcements of one task, and who listens to them."""
+
+    def __init__(self, feed: Feed) -> None:
+        self.feed = feed
+        self.confirmed = threading.Event()
+        self.listeners: set[Listener] = set()
+
+    def wake(self, is_text: bool = False) -> int:
+        """Have the listeners look, or only those for whom text is of interest; returns how many."""
+        self.feed.expire()
+        woken = [listener for listener in list(self.listeners) if listener.chunks or not is_text]
+        for listener in woken:
+            listener.wake()
+        return len(woken)
+
+
 class Subscriber:
     """Fans announcements out to the listeners of this process.
 
     Args:
-        client: Where to subscribe.
+        store: Where to subscribe.
     """
 
-    def __init__(self, client: redis.Redis) -> None:
-        self.client = client
-        self._listeners: dict[str, set[Listener]] = defaultdict(set)
-        self._confirmed: set[str] = set()
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._channels: dict[str, Channel] = {}
         self._lock = threading.Lock()
+        connections = store.client.connection_pool.max_connections
+        self.reads = threading.BoundedSemaphore(max(1, connections // FOLLOWERS_SHARE))
+        #: Those with new text of which their listeners have not been told, and when that is due.
+        self._untold: set[Channel] = set()
+        self._round_at = 0.0
         self._pubsub: Any = None
         self._thread: threading.Thread | None = None
 
     @contextmanager
-    def listening(self, task_id: str) -> Iterator[Listener]:
+    def listening(self, task_id: str, chunks: bool = False) -> Iterator[Listener]:
         """Listen to a task; what happens from here on is not missed.
+
+        Args:
+            task_id: Which task.
+            chunks: Whether to be woken by new text too.
 
         Raises:
             StoreUnavailable: Redis does not answer.
         """
-        channel, listener = keys.events(task_id), Listener()
+        name = keys.events(task_id)
         with self._lock, translated():
             self._start()
-            if not self._listeners[channel]:
-                self._pubsub.subscribe(channel)
-            elif channel in self._confirmed:
-                listener.confirmed.set()
-            self._listeners[channel].add(listener)
+            channel = self._channels.get(name)
+            if channel is None:
+                self._pubsub.subscribe(name)
+                channel = self._channels[name] = Channel(Feed(self.store, task_id, self.reads))
+            listener = Listener(channel, chunks)
+            channel.listeners.add(listener)
         try:
             listener.confirmed.wait(CONFIRM_S)
             yield listener
         finally:
-            self._leave(channel, listener)
+            self._leave(name, channel, listener)
 
-    def _leave(self, channel: str, listener: Listener) -> None:
+    def _leave(self, name: str, channel: Channel, listener: Listener) -> None:
         with self._lock:
-            self._listeners[channel].discard(listener)
-            if not self._listeners[channel]:
-                del self._listeners[channel]
-                self._confirmed.discard(channel)
-                try:
-                    self._pubsub.unsubscribe(channel)
-                except redis.RedisError:
-                    self._pubsub.connection and self._pubsub.connection.disconnect()
+            channel.listeners.discard(listener)
+            if channel.listeners:
+                return
+            del self._channels[name]
+            try:
+                self._pubsub.unsubscribe(name)
+            except redis.RedisError:
+                self._pubsub.connection and self._pubsub.connection.disconnect()
 
     def _start(self) -> None:
         if self._pubsub is None:
-            self._pubsub = self.client.pubsub()
+            self._pubsub = self.store.client.pubsub()
         if self._thread is None:
             self._pubsub.subscribe("textgen:wake")
             self._thread = threading.Thread(target=self._read, name="subscriber", daemon=True)
@@ -105,37 +144,48 @@ class Subscriber:
 
     def _read(self) -> None:
         while True:
+            wait_s = max(0.0, self._round_at - time.monotonic()) if self._untold else 1.0
             try:
-                message = self._pubsub.get_message(timeout=1.0)
+                message = self._pubsub.get_message(timeout=wait_s)
             except (redis.RedisError, OSError, ValueError):
                 self._reconnect()
                 continue
-            if message is None:
-                continue
-            with self._lock:
-                listeners = list(self._listeners.get(message["channel"], ()))
-                if message["type"] == "subscribe" and listeners:
-                    self._confirmed.add(message["channel"])
-            for listener in listeners:
-                if message["type"] == "subscribe":
-                    listener.confirmed.set()
-                elif message["type"] == "message":
-                    listener.wake()
+            if message is not None:
+                self._take(message)
+            if self._untold and time.monotonic() >= self._round_at:
+                woken = sum(channel.wake(is_text=True) for channel in self._untold)
+                self._untold.clear()
+                self._round_at = time.monotonic() + woken * PACE_S
+
+    def _take(self, message: dict[str, Any]) -> None:
+        with self._lock:
+            channel = self._channels.get(message["channel"])
+        if channel is None:
+            return
+        if message["type"] == "subscribe" and not channel.confirmed.is_set():
+            channel.feed.expire()
+            channel.confirmed.set()
+        elif message["type"] == "subscribe":
+            channel.wake()  # the connection was made anew, and what was announced meanwhile is missed
+        elif message["type"] == "message":
+            if message["data"].endswith(" chunk"):
+                self._untold.add(channel)
+            else:
+                channel.wake()
 
     def _reconnect(self) -> None:
         """Subscribe anew to everything, and have all listeners look at the store."""
         time.sleep(RECONNECT_S)
         with self._lock:
-            channels = ["textgen:wake", *self._listeners]
-            fresh = self.client.pubsub()
+            fresh = self.store.client.pubsub()
             try:
-                fresh.subscribe(*channels)
+                fresh.subscribe("textgen:wake", *self._channels)
             except (redis.RedisError, OSError):
                 return
             self._pubsub = fresh
-            listeners = [listener for group in self._listeners.values() for listener in group]
-        for listener in listeners:
-            listener.wake()
+            channels = list(self._channels.values())
+        for channel in channels:
+            channel.wake()
 
 
 _subscribers: dict[int, Subscriber] = {}
@@ -147,7 +197,7 @@ def subscriber(store: Store) -> Subscriber:
     with _subscribers_lock:
         found = _subscribers.get(os.getpid())
         if found is None:
-            found = _subscribers[os.getpid()] = Subscriber(store.client)
+            found = _subscribers[os.getpid()] = Subscriber(store)
         return found
 
 
@@ -168,7 +218,9 @@ def wait_until_terminal(
     Raises:
         UnknownTask: There is no record, and `must_exist`.
     """
-    record = store.get(task_id)
+    reads = subscriber(store).reads
+    with reads:
+        record = store.get(task_id)
     if record is not None and record.status.is_terminal:
         return record
     if record is None and must_exist:
@@ -176,47 +228,11 @@ def wait_until_terminal(
     give_up = None if timeout_s is None else time.monotonic() + timeout_s
     with subscriber(store).listening(task_id) as listener:
         while True:
-            record = store.get(task_id)
+            with reads:
+                record = store.get(task_id)
             left = LOOK_S if give_up is None else give_up - time.monotonic()
             if (record is not None and record.status.is_terminal) or left <= 0:
                 return record
             if record is None and must_exist:
                 raise UnknownTask(f"task {task_id} has expired while it was waited for")
             listener.wait(min(left, LOOK_S))
-
-
-def follow(
-    store: Store, task_id: str, after: str | None = None, heartbeat_s: float = 15.0
-) -> Iterator[Event | None]:
-    """Follow a task's event log, from behind entry `after` to the terminal state.
-
-    Yields:
-        The events in order, and None after each `heartbeat_s` seconds without one.
-
-    Raises:
-        UnknownTask: There is no such task, or its record has expired meanwhile.
-    """
-    with subscriber(store).listening(task_id) as listener:
-        beat = time.monotonic() + heartbeat_s
-        while True:
-            page = log.read(store, task_id, after)
-            for event in page:
-                yield event
-                after = event.id
-            if page:
-                beat = time.monotonic() + heartbeat_s
-                if _is_end(page[-1]):
-                    return
-                continue
-            record = store.get(task_id)
-            if record is None:
-                raise UnknownTask(f"task {task_id} does not exist, or its record has expired")
-            if record.status.is_terminal and not log.read(store, task_id, after):
-                return
-            if not listener.wait(min(LOOK_S, beat - time.monotonic())) and time.monotonic() >= beat:
-                yield None
-                beat = time.monotonic() + heartbeat_s
-
-
-def _is_end(event: Event) -> bool:
-    return event.type == "state" and event.data["status"] in ("COMPLETED", "FAILED", "CANCELLED")

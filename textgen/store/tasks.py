@@ -6,17 +6,18 @@ repeated: a repetition of a call that was carried out changes nothing.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import redis
 
 from textgen.errors import StoreUnavailable
-from textgen.lifecycle import Record, Status
-from textgen.store import keys, scripts
+from textgen.lifecycle import Record, Status, iso_time
+from textgen.prices import Prices
+from textgen.store import index, keys, scripts, waiting
 from textgen.store.answers import (
     Claim,
     Claimed,
@@ -30,6 +31,7 @@ from textgen.store.answers import (
     dump,
 )
 from textgen.store.connection import translated
+from textgen.store.notices import NOTHING, Notice, notice_of
 from textgen.store.records import Records
 
 #: Seconds that a submitter has to publish before the janitor does: longer than a publish may take.
@@ -45,16 +47,20 @@ class Store(Records):
         client: A client that decodes answers to str.
         lease_s: Seconds after which an attempt that is not renewed may be taken over.
         timeout_s: Seconds after which the client gives a call up.
+        prices: What tokens cost; by default nothing has a price.
     """
 
-    def __init__(self, client: redis.Redis, lease_s: float, timeout_s: float = 2.0) -> None:
+    def __init__(
+        self, client: redis.Redis, lease_s: float, timeout_s: float = 2.0, prices: Prices | None = None
+    ) -> None:
         super().__init__(client)
         self.lease_s = lease_s
+        self.prices = prices or Prices({})
         #: Half of the time, so that what is carried out in it is also answered in it.
         self.patience_ms = timeout_s * 500
 
     def _run(self, name: str, task_id: str, *args: Any, before: Iterable[tuple[Any, ...]] = ()) -> Any:
-        names = [keys.record(task_id), keys.events(task_id), keys.state(task_id)]
+        names = [make(task_id) for make in keys.OF_TASK]
         with translated():
             answer = scripts.run(self.client, name, names, list(args), *before)
         self._ahead_ms = float(answer[1]) - time.monotonic() * 1000
@@ -77,12 +83,14 @@ class Store(Records):
         Raises:
             StoreUnavailable: Redis did not answer in time; what it carries out later has no effect.
         """
-        now = self.now_ms()
+        now = int(self.now_ms())
         look_s = min(deadline_s, due_s + queue_s) if queue_s else deadline_s
+        placed = record.but(created_at=iso_time(now))
         before = (
             ("ZADD", keys.OUTBOX, now + max(UNCONFIRMED_S, due_s) * 1000, record.task_id),
             ("ZADD", keys.WATCH, now + look_s * 1000, record.task_id),
-            ("ZADD", keys.CREATED, now, record.task_id),
+            *index.enter(placed, int(deadline_s * 1000) + terms.ttl_ms),
+            *waiting.enter(record, now + due_s * 1000),
         )
         word, _, *rest = self._run(
             "submit",
@@ -96,6 +104,8 @@ class Store(Records):
             int(queue_s * 1000),
             terms.attempt_s,
             int(now + self.patience_ms),
+            now,
+            terms.webhook,
             before=before,
         )
         if word == "late":
@@ -106,7 +116,15 @@ class Store(Records):
             assert made is not None
             return Submitted(made, replace(terms, deadline_ms=int(deadline), queue_until_ms=int(queue_until)))
         fingerprint, text = rest
+        self._withdraw(placed, as_record(text))
         return Submitted(as_record(text) or record, None, is_clash=fingerprint != terms.fingerprint)
+
+    def _withdraw(self, placed: Record, found: Record | None) -> None:
+        """Take back the index entries of a submit whose id was used before, but for the first one's."""
+        first = found is not None and found.created_at == placed.created_at
+        waits = found is not None and (found.status, found.attempt) == (Status.PENDING, 0)
+        with suppress(StoreUnavailable):
+            self.send([*([] if first else index.forget(placed)), *([] if waits else waiting.forget(placed))])
 
     def claim(self, record: Record, terms: Terms, token: str, worker: str) -> Claim:
         """Begin an attempt, if the task is there to be taken.
@@ -120,7 +138,9 @@ class Store(Records):
         """
         taken = record.but(status=Status.PROCESSING, attempt=record.attempt + 1, error=None)
         lease_ms = int(self.lease_s * 1000)
-        look = self.now_ms() + lease_ms + WATCH_GRACE_S * 1000
+        now, notice = self.now_ms(), notice_of(taken)
+        look = now + lease_ms + WATCH_GRACE_S * 1000
+        life_ms = int(max(terms.deadline_ms - now, 0)) + terms.ttl_ms
         answer = self._run(
             "claim",
             record.task_id,
@@ -136,9 +156,17 @@ class Store(Records):
             terms.envelope,
             terms.queue_until_ms,
             terms.attempt_s,
-            before=(("ZADD", keys.WATCH, look, record.task_id),),
+            terms.webhook,
+            *(notice.arguments("started_at", "updated_at") if notice else NOTHING),
+            before=(
+                ("ZADD", keys.WATCH, look, record.task_id),
+                *index.enter(taken, life_ms),
+                *self._unannounced(notice),
+            ),
         )
         outcome = Claimed(answer[0])
+        if outcome is Claimed.TAKEN:
+            self._leave(taken, notice)
         if outcome is Claimed.BUSY:
             return Claim(outcome, wait_s=int(answer[2]) / 1000)
         return Claim(outcome, as_record(answer[2]), rev=answer[3] if len(answer) > 3 else "0")
@@ -185,7 +213,8 @@ class Store(Records):
         """Carry out a transition: `record.status` and the rest of `record` are what is to hold.
 
         Args:
-            record: The record after the transition, but for `updated_at` and `finished_at`.
+            record: The record after the transition, but for `updated_at` and `finished_at`; where it
+                has no `usage`, the attempt used the tokens that were appended.
             token: The attempt's token, when the attempt itself moves the task.
             rev: The revision that was read, when somebody else does.
             lapsed: With `rev`: only while nobody renews the lease.
@@ -195,27 +224,54 @@ class Store(Records):
         """
         guard, value = ("token", token) if token is not None else ("lapsed" if lapsed else "rev", rev)
         stamps = "finished_at updated_at" if record.status.is_terminal else "updated_at"
-        before = []
+        now, notice = self.now_ms(), notice_of(record)
+        before = index.change(record) + self._unannounced(notice)
         if record.status is Status.PENDING:
-            before = [("ZADD", keys.OUTBOX, self.now_ms() + (due_s + UNCONFIRMED_S) * 1000, record.task_id)]
-        elif is_dead:
-            before = [("ZADD", keys.DEADBOX, self.now_ms(), record.task_id)]
-        usage = json.dumps(record.usage.as_dict()) if record.usage else ""
+            before.append(("ZADD", keys.OUTBOX, now + (due_s + UNCONFIRMED_S) * 1000, record.task_id))
+            before += waiting.enter(record, now + due_s * 1000)
+        else:
+            before.append(("ZADD", keys.UNSETTLED, "XX", 0, record.task_id))
+        if is_dead:
+            before.append(("ZADD", keys.DEADBOX, now, record.task_id))
+        used, price, without = record.usage, self.prices.of_record(record), stamps.split()
+        if record.status.is_terminal:
+            without.append("usage")
         word, _, text = self._run(
             "transition",
             record.task_id,
             guard,
             value,
             record.status.value,
-            dump(record, *stamps.split()),
+            dump(record, *without),
             stamps,
             record.failures,
             int(due_s * 1000),
             reason,
-            usage,
+            used.prompt_tokens if used else "",
+            used.completion_tokens if used else "",
+            price.prompt_nano if price else "",
+            price.completion_nano if price else "",
+            *(notice.arguments(*without) if notice else NOTHING),
             before=before,
         )
+        if word == Moved.OK:
+            self._leave(record, notice)
         return Transition(Moved(word), as_record(text))
+
+    def _unannounced(self, notice: Notice | None) -> list[tuple[Any, ...]]:
+        """The entry that stands for a delivery in case the process dies right after making it due."""
+        if notice is None:
+            return []
+        return [("ZADD", keys.WEBHOOKS, "NX", self.now_ms() + UNCONFIRMED_S * 1000, notice.id)]
+
+    def _leave(self, record: Record, notice: Notice | None) -> None:
+        """Take a moved task out of where it was, and have its webhook told at once.
+
+        If Redis is away just now, readers pass it over, and the delivery comes due by itself.
+        """
+        told = [("ZADD", keys.WEBHOOKS, "LT", self.now_ms(), notice.id)] if notice else []
+        with suppress(StoreUnavailable):
+            self.send([*index.leave(record), *waiting.leave(record, self.now_ms()), *told])
 
     def ask_cancel(self, task_id: str) -> tuple[bool, Record | None, Control | None]:
         """Stop everything about a task but a cancel.
@@ -230,15 +286,32 @@ class Store(Records):
 
     def refuse(self, task_id: str) -> bool:
         """Take back a submit that was not confirmed; False if it has begun to run all the same."""
+        record = self.get(task_id)
         refused = self._run("refuse", task_id)[0] == "refused"
         if refused:
-            with translated():
-                pipe = self.client.pipeline(transaction=False)
-                pipe.zrem(keys.OUTBOX, task_id).zrem(keys.WATCH, task_id).zrem(keys.CREATED, task_id)
-                pipe.execute()
+            self.discard(task_id)
+            if record:
+                self._forget(record)
         return refused
+
+    def delete(self, record: Record) -> str:
+        """Remove a terminal task: record, events, index entries, and all that says what it was.
+
+        Returns:
+            `deleted`, `absent`, or `active` where it is not terminal.
+        """
+        word = str(self._run("delete", record.task_id)[0])
+        if word == "deleted":
+            self._forget(record)
+        return word
+
+    def _forget(self, record: Record) -> None:
+        self.send([*index.forget(record), *waiting.forget(record)])
 
     def bury(self, record: Record, ttl_ms: int) -> bool:
         """Write a FAILED record for an id that has no task; False if it has one."""
         stamps = ("created_at", "updated_at", "finished_at", "deadline")
-        return bool(self._run("bury", record.task_id, dump(record, *stamps), ttl_ms)[0] == "buried")
+        word, now = self._run("bury", record.task_id, dump(record, *stamps), ttl_ms)
+        if word == "buried":
+            self.send(index.enter(record.but(created_at=iso_time(int(now))), ttl_ms))
+        return bool(word == "buried")

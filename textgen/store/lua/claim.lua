@@ -1,7 +1,8 @@
 -- Begins an attempt: PENDING becomes PROCESSING under a new token and lease.
 -- ARGV: token, worker, lease in ms, attempt expected so far, failures expected so far,
 --       record as it is once claimed, deadline (absolute ms), ttl in ms, fingerprint, envelope,
---       queue until (absolute ms or 0), attempt time-out in s or 0
+--       queue until (absolute ms or 0), attempt time-out in s or 0, webhook or '',
+--       what it is told: id or '', head, short record or ''
 -- Returns: {'taken', now, record} {'busy', now, ms} {'ended', now, record}
 --          {'moved' | 'lapsed' | 'expired' | 'stale' | 'cancelled', now, record, rev}
 local now = now_ms()
@@ -16,6 +17,7 @@ if not status then
   redis.call('HSET', state, 'status', status, 'attempt', attempt, 'failures', ARGV[5], 'rev', 1,
     'fingerprint', ARGV[9], 'deadline', ARGV[7], 'ttl', ARGV[8], 'due', 0, 'envelope', ARGV[10],
     'queue_until', ARGV[11], 'attempt_s', ARGV[12])
+  if ARGV[13] ~= '' then redis.call('HSET', state, 'webhook', ARGV[13]) end
   emit(attempt, 'state', 'status', 'PENDING', 'at', iso(now))
 end
 local function answer(word)
@@ -35,10 +37,11 @@ if attempt == '0' and queue_until > 0 and now >= queue_until then return answer(
 if attempt ~= ARGV[4] or fields[6] ~= ARGV[5] then return answer('moved') end
 attempt = integer(tonumber(attempt) + 1)
 redis.call('HSET', state, 'status', 'PROCESSING', 'attempt', attempt, 'token', ARGV[1],
-  'worker', ARGV[2], 'lease', integer(now + tonumber(ARGV[3])), 'chunks', 0, 'tokens', 0)
+  'worker', ARGV[2], 'lease', integer(now + tonumber(ARGV[3])), 'chunks', 0, 'tokens', 0, 'prompt_tokens', 0)
 redis.call('HINCRBY', state, 'rev', 1)
 local deadline, ttl = tonumber(fields[7]), tonumber(ARGV[8])
 local whole = write(ARGV[6], 'started_at updated_at', iso(now), deadline + ttl + STATE_MARGIN_MS)
+tell(ARGV[14], ARGV[15], ARGV[16], whole, 'started_at updated_at', iso(now), now)
 emit(attempt, 'state', 'status', 'PROCESSING', 'at', iso(now))
 keep(deadline, ttl)
 return { 'taken', integer(now), whole }

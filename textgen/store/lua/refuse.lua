@@ -5,7 +5,7 @@ local now = now_ms()
 local status = redis.call('HGET', state, 'status')
 if status and status ~= 'PENDING' then return { 'running', integer(now) } end
 if status then
-  redis.call('HSET', state, 'status', 'CANCELLED')
+  redis.call('HSET', state, 'status', 'CANCELLED', 'refused', 1)
   redis.call('HINCRBY', state, 'rev', 1)
   redis.call('HDEL', state, 'envelope', 'due')
 end

@@ -1,12 +1,17 @@
 -- Ends an attempt or a task: to PENDING for another attempt, or to a terminal status for good.
 -- ARGV: guard ('token': the attempt itself; 'rev': an outsider who read this revision; 'lapsed': an
 --       outsider, and only while nobody renews the lease), its value, status, record, stamps,
---       failures so far, due in ms from now, reason why the attempt's text is void, usage or ''
+--       failures so far, due in ms from now, reason why the attempt's text is void,
+--       tokens of prompt and text of the attempt that ends ('': as they were appended),
+--       nanodollars per token of prompt and text ('': not known),
+--       what a webhook is told: id or '', head, short record or '' (both without usage)
+-- The record comes without its usage, which is reckoned here: what an attempt has used is added to the
+-- control fields in the step that ends it, once.
 -- Returns: {'ok' | 'absent' | 'ended' | 'fenced' | 'cancelled' | 'moved' | 'alive', now, record}
 local now = now_ms()
 local guard, to = ARGV[1], ARGV[3]
 local fields = redis.call('HMGET', state, 'status', 'token', 'rev', 'lease', 'cancel', 'attempt',
-  'deadline', 'ttl', 'tokens')
+  'deadline', 'ttl', 'chunks', 'prompt_tokens', 'spent_nano', 'tokens')
 local status, attempt = fields[1], fields[6]
 local function answer(word)
   return { word, integer(now), redis.call('GET', record) or '' }
@@ -20,6 +25,19 @@ else
   if fields[3] ~= ARGV[2] then return answer('moved') end
   if guard == 'lapsed' and (status ~= 'PROCESSING' or tonumber(fields[4]) > now) then
     return answer('alive')
+  end
+end
+local prompt, completion, nano = 0, 0, fields[11]
+if status == 'PROCESSING' then
+  prompt = tonumber(ARGV[9] ~= '' and ARGV[9] or fields[10] or '0')
+  completion = tonumber(ARGV[10] ~= '' and ARGV[10] or fields[12] or '0')
+end
+if prompt + completion > 0 then
+  redis.call('HINCRBY', state, 'spent_prompt', prompt)
+  redis.call('HINCRBY', state, 'spent_completion', completion)
+  if ARGV[11] ~= '' then
+    local cost = math.floor(prompt * tonumber(ARGV[11]) + completion * tonumber(ARGV[12]) + 0.5)
+    nano = integer(redis.call('HINCRBY', state, 'spent_nano', integer(cost)))
   end
 end
 local at = iso(now)
@@ -37,8 +55,19 @@ if to == 'PENDING' then
   return { 'ok', integer(now), whole }
 end
 redis.call('HDEL', state, 'envelope', 'due')
-local whole = write(ARGV[4], ARGV[5], at, now + ttl)
-if ARGV[9] ~= '' then emit(attempt, 'usage', 'usage', ARGV[9]) end
+redis.call('HSET', state, 'ended', integer(now))
+-- Tokens are those of the last attempt, dollars those of all.
+local usage = 'null'
+if prompt + completion > 0 or nano then
+  usage = string.format('{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d,"cost_usd":%s}',
+    prompt, completion, prompt + completion, nano and string.format('%.9f', tonumber(nano) / 1e9) or 'null')
+end
+local object = string.sub(ARGV[4], 1, -2) .. ',"usage":' .. usage .. '}'
+local whole = write(object, ARGV[5], at, now + ttl)
+local short = ARGV[15]
+if short ~= '' then short = string.sub(short, 1, -2) .. ',"usage":' .. usage .. '}' end
+tell(ARGV[13], ARGV[14], short, whole, ARGV[5], at, now)
+if usage ~= 'null' then emit(attempt, 'usage', 'usage', usage) end
 emit(attempt, 'state', 'status', to, 'at', at)
 redis.call('PEXPIREAT', events, integer(now + ttl))
 redis.call('PEXPIREAT', state, integer(math.max(deadline, now + ttl) + STATE_MARGIN_MS))

@@ -1,0 +1,29 @@
+"""Who can reach what listens."""
+
+from __future__ import annotations
+
+import pytest
+
+from textgen.errors import ConfigurationError
+from textgen.exposure import is_loopback, refuse
+from textgen.settings import Settings
+
+ADMIN_KEY = "tg_" + "k" * 43
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "::ffff:127.0.0.1", "localhost"])
+def test_loopback_is_this_machine(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "::ffff:192.0.2.1", "example.org", ""])
+def test_all_else_is_not(host: str) -> None:
+    assert not is_loopback(host)
+
+
+def test_others_are_let_in_with_keys_only() -> None:
+    refuse(["127.0.0.1", "::1"], Settings())
+    refuse(["192.0.2.1"], Settings(require_keys=True))
+    refuse(["192.0.2.1"], Settings(admin_key=ADMIN_KEY))
+    with pytest.raises(ConfigurationError, match=r"reaches 192\.0\.2\.1 .*textgen keys create"):
+        refuse(["127.0.0.1", "192.0.2.1"], Settings())

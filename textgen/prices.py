@@ -1,0 +1,92 @@
+"""What tokens cost: the table of prices that users set, in dollars per million tokens.
+
+All money is reckoned in whole nanodollars, the billionth part of a dollar, so that sums stay exact.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from textgen.errors import ConfigurationError
+from textgen.lifecycle import Record
+from textgen.settings import Settings
+
+#: Nanodollars of a dollar.
+NANO = 1_000_000_000
+
+
+class Price(BaseModel):
+    """Dollars per million tokens of prompt and of generated text."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompt: float = Field(ge=0, allow_inf_nan=False)
+    completion: float = Field(ge=0, allow_inf_nan=False)
+
+    @property
+    def prompt_nano(self) -> float:
+        """Nanodollars of one token of a prompt."""
+        return self.prompt * 1000
+
+    @property
+    def completion_nano(self) -> float:
+        """Nanodollars of one generated token."""
+        return self.completion * 1000
+
+    def nano(self, prompt_tokens: int, completion_tokens: int) -> int:
+        """What so many tokens cost, in nanodollars."""
+        return round(prompt_tokens * self.prompt_nano + completion_tokens * self.completion_nano)
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """The table.
+
+    Attributes:
+        table: `engine/model`, or `engine` for its other models → price.
+        engine: The engine of requests that name none.
+    """
+
+    table: dict[str, Price]
+    engine: str = ""
+
+    def of(self, engine: str | None, model: str | None) -> Price | None:
+        """The price of a model, or None where none is set."""
+        engine = engine or self.engine
+        return self.table.get(f"{engine}/{model}") or self.table.get(engine)
+
+    def of_record(self, record: Record) -> Price | None:
+        """The price of what generates, or is to generate, the text of `record`."""
+        return self.of(
+            record.engine or record.params.get("engine"), record.model or record.params.get("model")
+        )
+
+
+_TABLE: TypeAdapter[dict[str, Price]] = TypeAdapter(dict[str, Price])
+
+
+def from_settings(settings: Settings) -> Prices:
+    """Read `TEXTGEN_PRICES`: a JSON object, or the path of a file that holds one.
+
+    Raises:
+        ConfigurationError: It is neither, or no such table.
+    """
+    text = settings.prices.strip()
+    try:
+        if text and not text.startswith("{"):
+            text = Path(text).read_text()
+        table: Any = json.loads(text or "{}")
+        return Prices(_TABLE.validate_python(table), settings.engine or "local")
+    except OSError as exc:
+        raise ConfigurationError(f"TEXTGEN_PRICES: {exc.strerror}") from exc
+    except ValidationError as exc:
+        wrong = exc.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(part) for part in wrong["loc"])
+        raise ConfigurationError(f"TEXTGEN_PRICES: {where}: {wrong['msg']}") from exc
+    except ValueError as exc:
+        raise ConfigurationError("TEXTGEN_PRICES is neither a JSON object nor the path of one") from exc

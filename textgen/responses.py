@@ -1,0 +1,129 @@
+"""What the answers of a textgen server stand for: records, events, errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from httpx_sse import EventSource, SSEError
+
+from textgen.errors import (
+    Forbidden,
+    IdempotencyKeyReused,
+    InvalidRequest,
+    SubmitInFlight,
+    TaskFinished,
+    TaskUnfinished,
+    Unauthenticated,
+    Unavailable,
+    UnknownTask,
+)
+from textgen.lifecycle import Record
+from textgen.selection import Page
+
+PROBLEM = "application/problem+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One event of a stream, as it came over the wire."""
+
+    id: str
+    #: `state`, `chunk`, `reset`, `end`, or what a newer server may say.
+    kind: str
+    data: dict[str, Any]
+
+
+def events_of(response: httpx.Response) -> Iterator[Told]:
+    """The events of a stream, up to where it ends or breaks off.
+
+    Raises:
+        Unavailable: It is no stream of a textgen server.
+        httpx.HTTPError: The connection broke.
+    """
+    try:
+        for event in EventSource(response).iter_sse():
+            if event.data:
+                yield Told(event.id, event.event, dict(json.loads(event.data)))
+    except (SSEError, ValueError, TypeError) as exc:
+        raise _foreign(response) from exc
+
+
+def record_of(response: httpx.Response) -> Record:
+    """The record in a response.
+
+    Raises:
+        Unavailable: There is none: it is no answer of a textgen server.
+    """
+    try:
+        return Record.from_dict(response.json())
+    except (ValueError, TypeError, KeyError, AttributeError) as exc:
+        raise _foreign(response) from exc
+
+
+def page_of(response: httpx.Response) -> Page:
+    """The page of a list in a response.
+
+    Raises:
+        Unavailable: There is none: it is no answer of a textgen server.
+    """
+    try:
+        shown = response.json()
+        return Page([Record.from_dict(one) for one in shown["data"]], shown["next_cursor"])
+    except (ValueError, TypeError, KeyError, AttributeError) as exc:
+        raise _foreign(response) from exc
+
+
+def error_of(response: httpx.Response, task_id: str | None) -> Exception:
+    """The error that a response stands for."""
+    problem = _problem(response)
+    detail = str(problem.get("detail") or problem.get("title") or f"HTTP status {response.status_code}")
+    kind = str(problem.get("type", "")).removeprefix("urn:textgen:problem:")
+    if kind == "idempotency-key-reused":
+        return IdempotencyKeyReused(detail)
+    if kind == "submit-in-flight":
+        return SubmitInFlight(detail)
+    if kind == "task-unfinished":
+        return TaskUnfinished(detail)
+    if response.status_code == 401:
+        return Unauthenticated(detail if problem else f"{response.url.host} answered {detail}")
+    if response.status_code == 403:
+        return Forbidden(detail if problem else f"{response.url.host} answered {detail}")
+    if response.status_code in (400, 413, 415, 422):
+        return _invalid(problem, detail)
+    if task_id and problem and response.status_code == 404:
+        return UnknownTask(f"no task has the id {task_id!r}, or its record has expired")
+    if response.status_code == 409:
+        return TaskFinished(detail)
+    error = Unavailable(detail if problem else f"{response.url.host} answered {detail}")
+    seconds = response.headers.get("Retry-After", "")
+    if seconds.isdecimal():
+        error.retry_after_s = int(seconds)
+    return error
+
+
+def _problem(response: httpx.Response) -> dict[str, Any]:
+    """The body of a problem (RFC 9457), or `{}` where it is something else."""
+    if response.headers.get("Content-Type", "").partition(";")[0].strip() != PROBLEM:
+        return {}
+    try:
+        problem = response.json()
+    except ValueError:
+        return {}
+    return problem if isinstance(problem, dict) else {}
+
+
+def _invalid(problem: dict[str, Any], detail: str) -> InvalidRequest:
+    listed = problem.get("errors")
+    errors = [error for error in listed if isinstance(error, dict)] if isinstance(listed, list) else []
+    if not errors:
+        return InvalidRequest(detail)
+    named = ({"field": str(e.get("field", "body")), "reason": str(e.get("reason", ""))} for e in errors)
+    return InvalidRequest.of(*named)
+
+
+def _foreign(response: httpx.Response) -> Unavailable:
+    return Unavailable(f"{response.url.host} answered, but not as a textgen server does")

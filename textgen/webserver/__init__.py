@@ -1,0 +1,13 @@
+"""gunicorn's settings for the web app: `gunicorn --config python:textgen.webserver web:app`.
+
+Its command line overrides them. gunicorn imports this before it forks and before gevent takes over, so
+nothing here imports the rest of textgen.
+"""
+
+#: Holds thousands of waiting clients without a thread each; bounds what a slow one costs.
+worker_class = "textgen.webserver.worker.Worker"
+#: Clients that one process serves at a time; each is a greenlet.
+worker_connections = 2000
+#: Seconds that open requests get at a stop. Streams end at once, and are resumed elsewhere.
+graceful_timeout = 10
+control_socket_disable = True
