@@ -4,9 +4,11 @@ ARG PYTHON_VERSION=3.13
 FROM python:${PYTHON_VERSION}-slim AS build
 RUN python -m venv /opt/textgen
 WORKDIR /src
+COPY requirements.lock ./
+RUN /opt/textgen/bin/pip install --no-cache-dir --require-hashes -r requirements.lock
 COPY setup.cfg pyproject.toml README.md LICENSE celeryconfig.py web.py ./
 COPY textgen ./textgen
-RUN /opt/textgen/bin/pip install --no-cache-dir '.[local,openai,anthropic]'
+RUN /opt/textgen/bin/pip install --no-cache-dir --no-deps .
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends libgomp1 \

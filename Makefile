@@ -7,6 +7,8 @@
 #   make faults-sabotage                          shows that the matrix notices a safeguard that is off
 #   make lint                                     formatting, style, types, direction of imports
 #   make bench                                    how many tasks per second the stack carries
+#   make lock [ARGS=--upgrade]                    what images are made of, with hashes: requirements.lock
+#   make audit                                    its known vulnerabilities, and sbom.json (CycloneDX)
 #   make clean                                    what was built; neither tasks nor the model
 #
 # PYTHON=python3.12 chooses the interpreter of an environment that is not made yet.
@@ -23,7 +25,7 @@ ifeq ($(RABBITMQ),4)
 export RABBITMQ_BIN := /var/tmp/textgen-rabbitmq4/bin
 endif
 
-.PHONY: help run test faults faults-quick faults-sabotage services lint bench clean
+.PHONY: help run test faults faults-quick faults-sabotage services lint bench lock audit clean
 .DELETE_ON_ERROR:
 
 help:
@@ -72,6 +74,21 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+$(VENV)/installed-audit: $(VENV)/installed-dev
+	@$(PIP) install --editable '.[audit]'
+	@touch $@
+
+# What images are made of, with hashes, for every platform and Python from 3.11 on.
+lock: $(VENV)/installed-audit
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	    --custom-compile-command 'make lock' --extra local --extra openai --extra anthropic \
+	    --output-file requirements.lock setup.cfg $(ARGS)
+
+# Fails where there is a known vulnerability, and where vulnerability data cannot be reached.
+audit: $(VENV)/installed-audit
+	$(BIN)/cyclonedx-py requirements --output-reproducible --output-file sbom.json requirements.lock
+	$(BIN)/pip-audit --strict --require-hashes --disable-pip --requirement requirements.lock
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m bench $(ARGS)
