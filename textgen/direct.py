@@ -42,8 +42,8 @@ from textgen.store.ledger import Used
 from textgen.store.subscriber import wait_until_terminal
 from textgen.store.waiting import Outlook
 
-#: Days that one reading of the ledger covers at the most: a year.
-MAX_USAGE_DAYS = 366
+#: Days for which the ledger is kept.
+LEDGER_DAYS = 400
 #: How many of the newest tasks `overview` counts by status.
 COUNTED = 1000
 
@@ -284,13 +284,11 @@ def usage(first: date, last: date, owner: str | None = None) -> list[Used]:
         owner: Whose keys; by default `TEXTGEN_OWNER`.
 
     Raises:
-        InvalidRequest: The days are in the wrong order, or too many.
+        StoreUnavailable: Redis did not answer.
     """
-    number = (last - first).days + 1
-    if not 0 < number <= MAX_USAGE_DAYS:
-        reason = f"must be a day from `from` on, and {MAX_USAGE_DAYS} days from it at the most"
-        raise InvalidRequest.of({"field": "to", "reason": reason})
-    days = [(first + timedelta(days=day)).isoformat() for day in range(number)]
+    first = max(first, today() - timedelta(days=LEDGER_DAYS))
+    last = min(last, today())
+    days = [(first + timedelta(days=day)).isoformat() for day in range((last - first).days + 1)]
     return ledger.used(open_store(), owner or get_settings().owner, days)
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-import unicodedata
+import re
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
@@ -15,6 +16,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     StrictInt,
     StrictStr,
     ValidationError,
@@ -29,19 +31,35 @@ from textgen.settings import get_settings
 from textgen.webhooks import guard
 
 #: Levels of nesting allowed in `metadata`.
-MAX_METADATA_DEPTH = 8
+MAX_METADATA_DEPTH = 32
 #: Stop sequences of one request, and the characters of one.
 MAX_STOPS, MAX_STOP_CHARS = 16, 200
 
 
-def _is_visible(text: str) -> bool:
-    """Whether any character would be seen: not a space, a control or a zero-width character."""
-    return any(unicodedata.category(c)[0] not in "ZC" for c in text)
+@dataclass(frozen=True)
+class WithPattern:
+    """Describes a string by a pattern; another annotation checks it, and says better what is wrong."""
+
+    pattern: str
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return handler(schema) | {"pattern": self.pattern}
 
 
-def _text(value: str) -> str:
-    if "\x00" in value:
-        raise ValueError("must not contain NUL")
+#: What nobody sees: controls, spaces, and characters of no width (categories Cc, Cf and Z of Unicode 15).
+_UNSEEN = (
+    "\\u0000-\\u0020\\u007f-\\u00a0\\u00ad\\u0600-\\u0605\\u061c\\u06dd\\u070f\\u0890\\u0891\\u08e2\\u1680"
+    "\\u180e\\u2000-\\u200f\\u2028-\\u202f\\u205f-\\u2064\\u2066-\\u206f\\u3000\\ufeff\\ufff9-\\ufffb"
+    "\U000110bd\U000110cd\U00013430-\U00013438\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001"
+    "\U000e0020-\U000e007f"
+)
+#: The patterns of texts and prompts, as JSON Schema and Python both read them.
+TEXT = "^[^\\u0000]*$"
+PROMPT = f"^[^\\u0000]*[^{_UNSEEN}][^\\u0000]*$"
+_TEXT, _PROMPT = re.compile(TEXT), re.compile(PROMPT)
+
+
+def _encodable(value: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -49,17 +67,58 @@ def _text(value: str) -> str:
     return value
 
 
+def _text(value: str) -> str:
+    if not _TEXT.fullmatch(value):
+        raise ValueError("must not contain NUL")
+    return _encodable(value)
+
+
 def _prompt(value: str) -> str:
-    if not _is_visible(value):
+    if not _PROMPT.fullmatch(value):
         raise ValueError("must contain some visible text")
     return value
 
 
+def whole(value: Any) -> Any:
+    """Take 3.0 for 3, as JSON Schema does."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 Model = TypeVar("Model", bound=BaseModel)
-Text = Annotated[StrictStr, AfterValidator(_text)]
-Prompt = Annotated[Text, AfterValidator(_prompt)]
+Text = Annotated[StrictStr, AfterValidator(_text), WithPattern(TEXT)]
+Prompt = Annotated[Text, AfterValidator(_prompt), WithPattern(PROMPT)]
 WebhookEvent = Literal["task.processing", "task.completed", "task.failed", "task.cancelled"]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+
+
+def describe_url(schema: dict[str, Any]) -> None:
+    """Describe the address of a webhook: by a pattern, where the settings allow none but public ones."""
+    if not get_settings().webhook_allow:
+        schema["pattern"] = guard.public_url(get_settings())
+
+
+def _describe_engine(schema: dict[str, Any]) -> None:
+    schema["anyOf"] = [{"type": "string", "enum": list(engines.names())}, {"type": "null"}]
+
+
+def _describe_stop(schema: dict[str, Any]) -> None:
+    of_each = schema["anyOf"][0]["items"]
+    schema["anyOf"].insert(1, dict(of_each))
+
+
+def _describe_max_tokens(schema: dict[str, Any]) -> None:
+    schema["anyOf"][0]["maximum"] = get_settings().max_tokens_limit
+
+
+def _describe_request(schema: dict[str, Any]) -> None:
+    """Say that there is either a prompt or messages, and how long a prompt may be."""
+    prompt, messages = (schema["properties"][name] for name in ("prompt", "messages"))
+    prompt["anyOf"][0]["maxLength"] = get_settings().max_prompt_chars
+    null, given = {"type": "null"}, [{**one["anyOf"][0]} for one in (prompt, messages)]
+    schema["oneOf"] = [
+        {"required": ["prompt"], "properties": {"prompt": given[0], "messages": null}},
+        {"required": ["messages"], "properties": {"messages": given[1], "prompt": null}},
+    ]
 
 
 class Message(BaseModel):
@@ -77,7 +136,10 @@ class Webhook(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     url: StrictStr = Field(
-        min_length=1, max_length=guard.MAX_URL_CHARS, description="A public https address."
+        min_length=1,
+        max_length=guard.MAX_URL_CHARS,
+        description="A public https address.",
+        json_schema_extra=describe_url,
     )
     events: list[WebhookEvent] = Field(
         default=["task.completed", "task.failed", "task.cancelled"],
@@ -90,7 +152,7 @@ class Webhook(BaseModel):
     @classmethod
     def _url_is_one(cls, value: str) -> str:
         try:
-            guard.parse(value)
+            guard.check(value, get_settings())
         except AddressRefused as exc:
             raise ValueError(str(exc)) from None
         return value
@@ -99,23 +161,34 @@ class Webhook(BaseModel):
 class GenerationRequest(BaseModel):
     """A request for text: one of `prompt` and `messages`, and how to generate."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, json_schema_extra=_describe_request
+    )
 
     prompt: Prompt | None = Field(None, description="The text to go on from, or the user's question.")
     messages: list[Message] | None = Field(
         None, min_length=1, max_length=1000, description="A conversation, instead of `prompt`."
     )
     engine: StrictStr | None = Field(
-        None, min_length=1, max_length=200, description="Name of the engine; the default one if left out."
+        None,
+        min_length=1,
+        max_length=200,
+        description="Name of the engine; the default one if left out.",
+        json_schema_extra=_describe_engine,
     )
     model: Text | None = Field(
         None, min_length=1, max_length=200, description="Model of the engine; its own default if left out."
     )
-    max_tokens: StrictInt | None = Field(None, ge=1, description="Tokens to generate at the most.")
+    max_tokens: StrictInt | None = Field(
+        None, ge=1, description="Tokens to generate at the most.", json_schema_extra=_describe_max_tokens
+    )
     temperature: Number | None = Field(None, ge=0, le=2, description="Randomness; 0 is deterministic.")
     top_p: Number | None = Field(None, gt=0, le=1, description="Share of probability sampled from.")
     stop: list[Annotated[Text, Field(min_length=1, max_length=MAX_STOP_CHARS)]] | None = Field(
-        None, max_length=MAX_STOPS, description="Texts at which generation ends."
+        None,
+        max_length=MAX_STOPS,
+        description="Texts at which generation ends.",
+        json_schema_extra=_describe_stop,
     )
     seed: StrictInt | None = Field(None, ge=0, le=2**32 - 1, description="Makes sampling repeatable.")
     priority: StrictInt = Field(5, ge=0, le=9, description="9 is the most urgent.")
@@ -137,6 +210,14 @@ class GenerationRequest(BaseModel):
         le=86_400,
         description="Seconds an attempt may take, within the worker's own limit.",
     )
+
+    @field_validator(
+        *("max_tokens", "seed", "priority", "ttl_s", "deadline_s", "queue_timeout_s", "attempt_timeout_s"),
+        mode="before",
+    )
+    @classmethod
+    def _whole(cls, value: Any) -> Any:
+        return whole(value)
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -200,13 +281,13 @@ def _check_json(value: Any, depth: int) -> None:
         if not all(isinstance(key, str) for key in value):
             raise ValueError("must have strings as keys")
         for key, item in value.items():
-            _check_json(key, depth)
+            _encodable(key)
             _check_json(item, depth - 1)
     elif isinstance(value, (list, tuple)):
         for item in value:
             _check_json(item, depth - 1)
     elif isinstance(value, str):
-        _text(value)
+        _encodable(value)
     elif isinstance(value, float) and not math.isfinite(value):
         raise ValueError("contains a number that JSON does not have")
     elif not isinstance(value, (bool, int, float, type(None))):

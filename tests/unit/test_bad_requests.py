@@ -9,7 +9,7 @@ from textgen.requests import parse_request
 
 CANARY = "canary-7f3a"
 DEEP: dict[str, Any] = {}
-for _ in range(9):
+for _ in range(33):
     DEEP = {"in": DEEP}
 
 BAD = {

@@ -25,7 +25,7 @@ ID = new_task_id()
 
 
 def client_of(handler: Handler, patience_s: float = 0) -> RemoteClient:
-    return RemoteClient("http://server:8000/base/", httpx.MockTransport(handler), patience_s)
+    return RemoteClient("http://server:8000/base/", None, httpx.MockTransport(handler), patience_s)
 
 
 @pytest.fixture

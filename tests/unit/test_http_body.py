@@ -27,7 +27,7 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> list[GenerationRequest]:
     """What reached `client.submit`, which answers as the real one does."""
     calls: list[GenerationRequest] = []
 
-    def submit(request: GenerationRequest) -> Record:
+    def submit(request: GenerationRequest, **_: object) -> Record:
         calls.append(request)
         return Record(new_task_id(), prompt=request.prompt)
 

@@ -28,6 +28,7 @@ from textgen.selection import Page, Selection
 from textgen.store.waiting import Outlook
 
 ID = new_task_id()
+CURSOR = f"1762075800000-{ID}"
 CANARY = "canary-7f3a"
 CANARY_BODY = {"prompt": CANARY}
 
@@ -44,8 +45,8 @@ def tell(monkeypatch: pytest.MonkeyPatch) -> Any:
     def replace(name: str, outcome: Any) -> list[tuple[Any, ...]]:
         calls = []
 
-        def told(*args: Any) -> Any:
-            calls.append(args)
+        def told(*args: Any, **named: Any) -> Any:
+            calls.append((*args, *named.values()))
             if isinstance(outcome, Exception):
                 raise outcome
             return outcome
@@ -76,7 +77,7 @@ def test_a_submit_answers_202_with_the_record_and_where_to_read_it(web: FlaskCli
     assert answer.headers["Location"] == f"/v1/tasks/{ID}"
     assert answer.headers["Retry-After"] == "1"
     assert answer.headers["Cache-Control"] == "no-store"
-    assert [(request.prompt, request.priority) for (request,) in calls] == [("Hello", 9)]
+    assert [(request.prompt, request.priority) for request, _ in calls] == [("Hello", 9)]
 
 
 @pytest.mark.parametrize("status", Status)
@@ -101,14 +102,14 @@ def test_an_outlook_that_cannot_be_had_is_null(web: FlaskClient, tell: Any) -> N
 def test_a_list_answers_a_page_of_what_was_asked_for(web: FlaskClient, tell: Any) -> None:
     record = Record(ID, Status.COMPLETED, result="text")
     calls = tell("list_page", Page([record], "abc"))
-    query = "status=COMPLETED&engine=mock&created_after=2026-11-02T09:30:00Z&limit=7&cursor=x"
+    query = f"status=COMPLETED&engine=mock&created_after=2026-11-02T09:30:00Z&limit=7&cursor={CURSOR}"
 
     answer = web.get(f"/v1/tasks?{query}&metadata.user=ann&metadata.a.b=7")
 
     assert answer.json == {"data": [record.as_dict()], "next_cursor": "abc"}
     since = datetime(2026, 11, 2, 9, 30, tzinfo=UTC)
     wanted = Selection(Status.COMPLETED, "mock", since, {"user": "ann", "a.b": "7"})
-    assert calls == [(wanted, 7, "x", "default")]
+    assert calls == [(wanted, 7, CURSOR, "default")]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +163,7 @@ def test_a_waiting_read_waits_through_the_client(web: FlaskClient, tell: Any) ->
     calls = tell("wait", Record(ID, Status.COMPLETED, result="text"))
 
     assert web.get(f"/v1/tasks/{ID}?wait_s=2.5").status_code == 200
-    assert calls == [(ID, 2.5)]
+    assert calls == [(ID, 2.5, "default")]
 
 
 @pytest.mark.parametrize(
@@ -190,7 +191,7 @@ def test_cancelling_answers_the_record(web: FlaskClient, tell: Any) -> None:
     assert answer.status_code == 200
     assert answer.json is not None
     assert answer.json["status"] == "CANCELLED"
-    assert calls == [(ID,)]
+    assert calls == [(ID, "default")]
 
 
 def test_cancelling_what_has_ended_is_409(web: FlaskClient, tell: Any) -> None:
@@ -239,7 +240,7 @@ def test_a_malformed_id_is_404_without_a_question_to_the_store(web: FlaskClient,
         assert "X-Injected" not in answer.headers
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/tasks/", "//v1/tasks", "/v1/task", f"/v1/{CANARY}"])
+@pytest.mark.parametrize("path", ["/docs/x", "/v1", "/v1/tasks/", "//v1/tasks", "/v1/task", f"/v1/{CANARY}"])
 def test_an_unknown_route_is_a_404_problem(web: FlaskClient, path: str) -> None:
     answer = web.get(path, base_url="http://localhost")
     assert_problem(answer, 404)

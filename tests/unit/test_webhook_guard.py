@@ -137,20 +137,30 @@ def test_an_allow_list_that_is_none_is_a_wrong_setting(monkeypatch: pytest.Monke
     get_settings.cache_clear()
 
 
-def test_a_name_that_leads_nowhere_is_refused_but_a_silent_name_server_keeps_nobody_out(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("code", [socket.EAI_NONAME, socket.EAI_AGAIN])
+def test_a_name_that_leads_nowhere_just_now_keeps_nobody_out(
+    monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    def fail(code: int) -> None:
-        def getaddrinfo(*_: object, **__: object) -> None:
-            raise socket.gaierror(code, "")
+    def getaddrinfo(*_: object, **__: object) -> None:
+        raise socket.gaierror(code, "")
 
-        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-
-    fail(socket.EAI_NONAME)
-    with pytest.raises(InvalidRequest, match="cannot be resolved"):
-        guard.admit("https://example.com/", get_settings())
-    fail(socket.EAI_AGAIN)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     guard.admit("https://example.com/", get_settings())
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://localhost/",
+        "https://0/",
+        "https://[2606:4700::1]/",
+        "https://1.1.1.1/",
+        "https://a.b_c/",
+    ],
+)
+def test_a_receiver_in_public_has_a_name_that_can_be_public(url: str) -> None:
+    with pytest.raises(InvalidRequest, match="can be public"):
+        guard.admit(url, get_settings())
 
 
 def test_looking_up_a_name_is_bounded_in_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import uuid
 import structlog
 from flask import Flask, Response, g, request
 from structlog.contextvars import bind_contextvars, clear_contextvars
+from werkzeug.exceptions import BadRequest
 
 log = structlog.get_logger(__name__)
 
@@ -28,6 +29,8 @@ def _begin() -> None:
     g.began = time.perf_counter()
     clear_contextvars()
     bind_contextvars(request_id=g.request_id)
+    if "HTTP_HOST" not in request.environ and request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1":
+        raise BadRequest("The request names no Host.")  # RFC 9112, section 3.2
 
 
 def _finish(response: Response) -> Response:

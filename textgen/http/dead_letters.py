@@ -6,7 +6,14 @@ from flask import Response, jsonify, url_for
 from flask_openapi.blueprint import APIBlueprint
 
 from textgen import client
-from textgen.http.operations import KEYED, problem_responses, record_response
+from textgen.http.operations import (
+    EXAMPLE_ID,
+    KEYED,
+    components,
+    example_response,
+    problem_responses,
+    record_response,
+)
 from textgen.http.schemas import DeadLetterItem, DeadLetterList, LimitQuery, NoParameters, Purged, TaskPath
 from textgen.lifecycle import Status
 
@@ -15,8 +22,27 @@ blueprint = APIBlueprint(
 )
 
 
+blueprint.components_schemas.update(components(DeadLetterItem, DeadLetterList, Purged))
+
+EXAMPLE = {
+    "id": EXAMPLE_ID,
+    "reason": "worker_lost",
+    "queue": "text_generation_tasks",
+    "at": "2026-11-02T09:31:00.000Z",
+    "attempts": [{"attempt": 1, "error": {"type": "worker_lost", "message": "the worker stopped renewing"}}],
+    "trace_id": EXAMPLE_ID,
+    "owner": "default",
+    "request": {"prompt": "Why is the sky blue?"},
+}
+
+
 @blueprint.get(
-    "", operation_id="listDeadLetters", responses={200: DeadLetterList, **problem_responses(422, 503)}
+    "",
+    operation_id="listDeadLetters",
+    responses={
+        200: example_response("The newest.", DeadLetterList, {"data": [EXAMPLE]}),
+        **problem_responses(422, 503),
+    },
 )
 def newest(query: LimitQuery) -> Response:
     """List the newest dead letters, newest first."""
@@ -26,7 +52,10 @@ def newest(query: LimitQuery) -> Response:
 @blueprint.get(
     "/<task_id>",
     operation_id="readDeadLetter",
-    responses={200: DeadLetterItem, **problem_responses(404, 422, 503)},
+    responses={
+        200: example_response("The dead letter.", DeadLetterItem, EXAMPLE),
+        **problem_responses(404, 422, 503),
+    },
 )
 def read(path: TaskPath, query: NoParameters) -> Response:
     """Read a dead letter: why it is one, what became of its attempts, what it asked for."""
@@ -51,7 +80,11 @@ def replay(path: TaskPath, query: NoParameters) -> Response:
     return answer
 
 
-@blueprint.delete("", operation_id="purgeDeadLetters", responses={200: Purged, **problem_responses(422, 503)})
+@blueprint.delete(
+    "",
+    operation_id="purgeDeadLetters",
+    responses={200: example_response("How many.", Purged, {"purged": 3}), **problem_responses(422, 503)},
+)
 def purge(query: NoParameters) -> Response:
     """Delete all dead letters."""
     return _answer({"purged": client.purge_dead_letters()})

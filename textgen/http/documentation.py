@@ -20,7 +20,10 @@ blueprint = APIBlueprint("documentation", __name__, abp_tags=[{"name": "document
     "/openapi.json",
     operation_id="readOpenAPI",
     responses={
-        200: {"content": {"application/json": {"schema": {"type": "object"}}}},
+        200: {
+            "description": "The document.",
+            "content": {"application/json": {"schema": {"type": "object"}, "example": {"openapi": "3.1.0"}}},
+        },
         **problem_responses(422),
     },
 )

@@ -6,7 +6,7 @@ from flask import Response, jsonify
 from flask_openapi.blueprint import APIBlueprint
 
 from textgen import client
-from textgen.http.operations import problem_responses
+from textgen.http.operations import components, example_response, problem_responses
 from textgen.http.problems import problem
 from textgen.http.schemas import Alive, NoParameters, Ready
 
@@ -16,13 +16,26 @@ blueprint = APIBlueprint("health", __name__, abp_tags=[{"name": "health"}])
 RETRY_AFTER_S = 5
 
 
-@blueprint.get("/healthz", operation_id="isAlive", responses={200: Alive, **problem_responses(422)})
+blueprint.components_schemas.update(components(Alive, Ready))
+
+READY = {"status": "ready", "parts": {"broker": None, "store": None, "worker": None}}
+
+
+@blueprint.get(
+    "/healthz",
+    operation_id="isAlive",
+    responses={200: example_response("It answers.", Alive, {"status": "alive"}), **problem_responses(422)},
+)
 def alive(query: NoParameters) -> Response:
     """Say that the process answers. Nothing else is looked at."""
     return jsonify(status="alive")
 
 
-@blueprint.get("/readyz", operation_id="isReady", responses={200: Ready, **problem_responses(422, 503)})
+@blueprint.get(
+    "/readyz",
+    operation_id="isReady",
+    responses={200: example_response("All is there.", Ready, READY), **problem_responses(422, 503)},
+)
 def ready(query: NoParameters) -> Response:
     """Say whether broker, store and at least one worker are there."""
     parts = client.health()

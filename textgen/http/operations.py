@@ -81,6 +81,11 @@ def example_record(status: Status) -> dict[str, Any]:
     return record.as_dict()
 
 
+def example_response(description: str, model: type[BaseModel], example: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe an answer that is a `model`, by an example; the model goes to the blueprint's schemas."""
+    return {"description": description, "content": _content("application/json", model, example)}
+
+
 #: What a webhook's receiver is sent.
 WEBHOOKS = {
     "task": {
@@ -134,8 +139,8 @@ EXAMPLE_EVENTS = (
     ("end", "end", example_record(Status.COMPLETED)),
 )
 _STREAM_CONTENT = {
+    # without a schema: OpenAPI 3.1 has none for the events of a stream
     "text/event-stream": {
-        "schema": {"type": "string"},
         "example": "".join(
             f"id: {event_id}\nevent: {kind}\ndata: {json.dumps(data)}\n\n"
             for event_id, kind, data in EXAMPLE_EVENTS
@@ -159,7 +164,7 @@ SUBMIT_ENDED_RESPONSE["content"] |= _STREAM_CONTENT
 #: The page of a list that stands in the description.
 EXAMPLE_PAGE = {
     "data": [example_record(Status.COMPLETED)],
-    "next_cursor": "MTc2MjA3NTgwMDAwMC0zZjJiOGMxZS05ZDRhLTRjNWItOGU3Zi0wYTFiMmMzZDRlNWY",
+    "next_cursor": "1762075800000-3f2b8c1e-9d4a-4c5b-8e7f-0a1b2c3d4e5f",
 }
 LIST_RESPONSE = {
     "description": "A page of the list.",

@@ -6,13 +6,35 @@ import re
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictInt,
+    StrictStr,
+    field_validator,
+)
 
 from textgen.lifecycle import Lane, Status
-from textgen.requests import WebhookEvent
+from textgen.requests import WebhookEvent, describe_url, whole
 from textgen.selection import MAX_PAGE, PAGE
+from textgen.store.following import POSITION
+from textgen.store.positions import PLACE
 from textgen.webhooks.calls import MAX_OVERLAP_S, OVERLAP_S
 from textgen.webhooks.guard import MAX_URL_CHARS
+
+
+def _without_null(schema: dict[str, Any]) -> None:
+    """Describe a parameter that can be left out as it is when it is not: no query holds a null."""
+    (known,) = (one for one in schema.pop("anyOf") if one != {"type": "null"})
+    schema |= known
+    del schema["default"]
+
+
+#: What the id of an event is, or of the last one.
+EVENT_ID = rf"^({POSITION.pattern}|end)$"
 
 
 class NoParameters(BaseModel):
@@ -47,7 +69,10 @@ class EventQuery(NoParameters):
         "sse", description="Server-Sent Events, or nothing but the text, as it comes."
     )
     after: str | None = Field(
-        None, description="Id of the event behind which to begin; `Last-Event-ID` goes before it."
+        None,
+        pattern=EVENT_ID,
+        description="Id of the event behind which to begin; `Last-Event-ID` goes before it.",
+        json_schema_extra=_without_null,
     )
     cancel_on_disconnect: bool = Field(
         False, description="Cancel the task if the caller goes away before its end."
@@ -58,7 +83,11 @@ class EventHeaders(BaseModel):
     """Where a broken stream is resumed."""
 
     last_event_id: str | None = Field(
-        None, alias="Last-Event-ID", description="Id of the last event seen; browsers send it by themselves."
+        None,
+        alias="Last-Event-ID",
+        pattern=EVENT_ID,
+        description="Id of the last event seen; browsers send it by themselves.",
+        json_schema_extra=_without_null,
     )
 
 
@@ -75,11 +104,14 @@ def _written_as_time(value: Any) -> Any:
     return value
 
 
-def _without_null(schema: dict[str, Any]) -> None:
-    """Describe a parameter that can be left out as it is when it is not: no query holds a null."""
-    (known,) = (one for one in schema.pop("anyOf") if one != {"type": "null"})
-    schema |= known
-    del schema["default"]
+def _written_as_day(value: Any) -> Any:
+    """As `_written_as_time`, for days."""
+    if not re.fullmatch(r"\d{4}-\d\d-\d\d", str(value)):
+        raise ValueError("must be a day such as 2026-11-02")
+    return value
+
+
+Day = Annotated[date, BeforeValidator(_written_as_day)]
 
 
 class ListQuery(BaseModel):
@@ -100,18 +132,16 @@ class ListQuery(BaseModel):
     )
     limit: int = Field(PAGE, ge=1, le=MAX_PAGE, description="Tasks on a page at the most.")
     cursor: str | None = Field(
-        None, description="`next_cursor` of the page before.", json_schema_extra=_without_null
+        None,
+        pattern=rf"^{PLACE.pattern}$",
+        description="`next_cursor` of the page before.",
+        json_schema_extra=_without_null,
     )
 
 
 class SubmitHeaders(BaseModel):
     """What a submit says beside its body; what is wrong with it is told apart from the body's fields."""
 
-    idempotency_key: str | None = Field(
-        None,
-        alias="Idempotency-Key",
-        description="New for each request, kept when one is repeated: 1 to 255 visible ASCII characters.",
-    )
     prefer: str | None = Field(
         None,
         alias="Prefer",
@@ -237,10 +267,15 @@ class UsageQuery(NoParameters):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    first: date | None = Field(
-        None, alias="from", description="First day, UTC (YYYY-MM-DD); by default 29 days before the last."
+    first: Day | None = Field(
+        None,
+        alias="from",
+        description="First day, UTC (YYYY-MM-DD); by default 29 days before the last.",
+        json_schema_extra=_without_null,
     )
-    last: date | None = Field(None, alias="to", description="Last day; by default today.")
+    last: Day | None = Field(
+        None, alias="to", description="Last day; by default today.", json_schema_extra=_without_null
+    )
 
 
 class UsageItem(BaseModel):
@@ -326,7 +361,12 @@ class WebhookTestRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    url: StrictStr = Field(min_length=1, max_length=MAX_URL_CHARS, description="A public https address.")
+    url: StrictStr = Field(
+        min_length=1,
+        max_length=MAX_URL_CHARS,
+        description="A public https address.",
+        json_schema_extra=describe_url,
+    )
 
 
 class WebhookAnswer(BaseModel):
@@ -346,6 +386,11 @@ class RotateRequest(BaseModel):
     overlap_s: StrictInt = Field(
         OVERLAP_S, ge=0, le=MAX_OVERLAP_S, description="Seconds for which the present secret signs too."
     )
+
+    @field_validator("overlap_s", mode="before")
+    @classmethod
+    def _whole(cls, value: Any) -> Any:
+        return whole(value)
 
 
 class WebhookSecret(BaseModel):

@@ -49,15 +49,18 @@ def submit(query: SubmitQuery, header: SubmitHeaders) -> Response:
     """Submit a task. The answer comes once the task cannot be lost any more.
 
     With `Accept: text/event-stream` (or `stream`) it is the task's events; with `Prefer: wait=30` it
-    comes when the task has ended or the time is up. Sent again with the same `Idempotency-Key` in the
-    next 24 hours, the same request leads to the same task and the same answer, with
-    `Idempotent-Replayed: true`.
+    comes when the task has ended or the time is up.
+
+    Sent with the header `Idempotency-Key`, 1 to 255 visible ASCII characters of your own that are new for
+    each request, it may be sent again for 24 hours: the same request then leads to the same task and the
+    same answer, with `Idempotent-Replayed: true`; another one is refused (422).
     """
     asked, is_replay = parse_request(read_object()), False
-    if header.idempotency_key is None:
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
         record = client.submit(asked, caller=caller())
     else:
-        record, is_replay = idempotency.submit(asked, _checked_key(header.idempotency_key), caller())
+        record, is_replay = idempotency.submit(asked, _checked_key(key), caller())
     # The task is accepted from here on, whatever becomes of the stream or the wait.
     answer = _answer(record, 202, with_outlook=False)  # a repeated submit is answered alike
     with suppress(StoreUnavailable, UnknownTask):

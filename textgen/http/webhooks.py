@@ -12,10 +12,13 @@ from textgen import client
 from textgen.http.access import caller, owner
 from textgen.http.body import read_object
 from textgen.http.operations import (
+    EXAMPLE_ID,
     KEYED,
     ROTATE_BODY,
     WEBHOOK_SCHEMAS,
     WEBHOOK_TEST_BODY,
+    components,
+    example_response,
     problem_responses,
 )
 from textgen.http.schemas import (
@@ -31,12 +34,30 @@ from textgen.requests import parse
 
 blueprint = APIBlueprint("webhooks", __name__, url_prefix="/v1", abp_tags=[{"name": "webhooks"}], **KEYED)
 blueprint.components_schemas.update(WEBHOOK_SCHEMAS)
+blueprint.components_schemas.update(components(WebhookDeliveries, WebhookAnswer, WebhookSecret))
+
+EXAMPLE_SECRET = {"secret": "whsec_" + "RXhhbXBsZQ" * 4 + "RXg="}
+EXAMPLE_ANSWER = {"delivered": True, "status_code": 204, "reason": "", "duration_ms": 84}
+EXAMPLE_TRY = {
+    "id": f"msg_{EXAMPLE_ID}_completed_1",
+    "type": "task.completed",
+    "number": 1,
+    "outcome": "delivered",
+    "status_code": 204,
+    "reason": "",
+    "duration_ms": 84,
+    "next_at": None,
+    "at": "2026-11-02T09:30:02.000Z",
+}
 
 
 @blueprint.get(
     "/tasks/<task_id>/webhook-deliveries",
     operation_id="listWebhookDeliveries",
-    responses={200: WebhookDeliveries, **problem_responses(404, 422, 503)},
+    responses={
+        200: example_response("The tries.", WebhookDeliveries, {"data": [EXAMPLE_TRY]}),
+        **problem_responses(404, 422, 503),
+    },
 )
 def deliveries(path: TaskPath, query: NoParameters) -> Response:
     """List the tries of a task's webhook deliveries, oldest first."""
@@ -47,7 +68,10 @@ def deliveries(path: TaskPath, query: NoParameters) -> Response:
     "/webhooks/test",
     operation_id="testWebhook",
     request_body=WEBHOOK_TEST_BODY,
-    responses={200: WebhookAnswer, **problem_responses(400, 413, 415, 422, 503)},
+    responses={
+        200: example_response("What came of it.", WebhookAnswer, EXAMPLE_ANSWER),
+        **problem_responses(400, 413, 415, 422, 503),
+    },
 )
 def test(query: NoParameters) -> Response:
     """Send a signed `webhook.test` to an address, once, and say what came of it.
@@ -61,7 +85,10 @@ def test(query: NoParameters) -> Response:
 @blueprint.post(
     "/webhooks/secret",
     operation_id="showWebhookSecret",
-    responses={200: WebhookSecret, **problem_responses(409, 422, 503)},
+    responses={
+        200: example_response("The secret.", WebhookSecret, EXAMPLE_SECRET),
+        **problem_responses(409, 422, 503),
+    },
 )
 def show_secret(query: NoParameters) -> Response:
     """Show the secret that webhooks of this API key are signed with: the first time only."""
@@ -72,7 +99,10 @@ def show_secret(query: NoParameters) -> Response:
     "/webhooks/secret/rotate",
     operation_id="rotateWebhookSecret",
     request_body=ROTATE_BODY,
-    responses={200: WebhookSecret, **problem_responses(400, 413, 415, 422, 503)},
+    responses={
+        200: example_response("The secret.", WebhookSecret, EXAMPLE_SECRET),
+        **problem_responses(400, 413, 415, 422, 503),
+    },
 )
 def rotate_secret(query: NoParameters) -> Response:
     """Make a new secret and show it; for `overlap_s` seconds the present one signs too."""

@@ -7,8 +7,6 @@ can never be right again.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Iterator
 
 from textgen.errors import InvalidRequest
@@ -53,7 +51,7 @@ def read_page(
     Raises:
         InvalidRequest: `cursor` is not one.
     """
-    search = _Search(store, owner, selection, _decoded(cursor))
+    search = _Search(store, owner, selection, _checked_cursor(cursor))
     found: list[Record] = []
     for _ in range(READS):
         for member, record in search.read(max(limit + 1, READ) if found or search.has_read else limit + 1):
@@ -126,20 +124,10 @@ class _Search:
         if self._dropped:
             with translated():
                 self._store.client.zrem(self._name, *self._dropped)
-        return Page(found, _encoded(last) if last else None)
+        return Page(found, last)
 
 
-def _encoded(member: str) -> str:
-    return base64.urlsafe_b64encode(member.encode()).decode().rstrip("=")
-
-
-def _decoded(cursor: str | None) -> str | None:
-    if cursor is None:
-        return None
-    try:
-        member = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
-    except (ValueError, binascii.Error):
-        member = ""
-    if not PLACE.fullmatch(member):
+def _checked_cursor(cursor: str | None) -> str | None:
+    if cursor is not None and not PLACE.fullmatch(cursor):
         raise InvalidRequest.of({"field": "cursor", "reason": "is not the next_cursor of a page"})
-    return member
+    return cursor

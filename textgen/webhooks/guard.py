@@ -13,6 +13,7 @@ import re
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -101,6 +102,33 @@ def parse(url: str) -> Endpoint:
         raise AddressRefused("has no valid host or port")
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return Endpoint(parts.scheme, host, port or PORTS[parts.scheme], target)
+
+
+def public_url(settings: Settings) -> str:
+    """The pattern of addresses that may be public: a name with a dot in it, and a port that is allowed."""
+    ports = "|".join(str(int(port)) for port in settings.webhook_ports.split(","))
+    name = r"([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.){1,8}[A-Za-z]([A-Za-z0-9-]{0,61}[A-Za-z0-9])"
+    optional = "?" if f"{PORTS['https']}" in ports.split("|") else ""
+    return rf"^https://{name}(:({ports})){optional}([/?][!-\"$-\[\]-~]*)?$"
+
+
+def check(url: str, settings: Settings) -> Endpoint:
+    """Take the URL of a webhook apart, if it may be one. Nothing is looked up.
+
+    Raises:
+        AddressRefused: It may not: without hosts and networks of your own that are allowed, a receiver
+            has a name and is reached by https.
+    """
+    endpoint = parse(url)
+    if not settings.webhook_allow and not re.fullmatch(public_url(settings), url):
+        if endpoint.scheme != "https":
+            raise AddressRefused("must begin with https://")
+        ports = {int(port) for port in settings.webhook_ports.split(",")}
+        if endpoint.port not in ports:
+            shown = ", ".join(map(str, sorted(ports)))
+            raise AddressRefused(f"has a port that is not allowed; allowed: {shown}")
+        raise AddressRefused("must have a host name that can be public, such as hooks.example.com")
+    return endpoint
 
 
 def _is_ipv6(host: str) -> bool:
@@ -202,16 +230,13 @@ class Guard:
 def admit(url: str, settings: Settings, field: str = "webhook.url") -> None:
     """Look at the address of a webhook that somebody asks for.
 
-    A name server that does not answer keeps nobody from submitting: the next look is before sending.
+    A name that leads nowhere keeps nobody from submitting: the next look is before sending.
 
     Raises:
         InvalidRequest: It is not to be called; names `field`.
     """
     try:
-        Guard(settings).addresses(parse(url))
+        with suppress(Unresolved):
+            Guard(settings).addresses(check(url, settings))
     except AddressRefused as exc:
         raise InvalidRequest.of({"field": field, "reason": str(exc)}) from None
-    except Unresolved as exc:
-        if not exc.is_temporary:
-            reason = "has a host that cannot be resolved"
-            raise InvalidRequest.of({"field": field, "reason": reason}) from None

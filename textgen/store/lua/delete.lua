@@ -7,6 +7,6 @@ if status and not TERMINAL[status] then return { 'active', integer(now) } end
 for _, name in ipairs(redis.call('HKEYS', state)) do
   if name ~= 'status' and name ~= 'rev' and name ~= 'deadline' then redis.call('HDEL', state, name) end
 end
-redis.call('DEL', events)
+redis.call('DEL', events, webhooks, deliveries)
 if redis.call('DEL', record) == 0 then return { 'absent', integer(now) } end
 return { 'deleted', integer(now) }
