@@ -33,13 +33,16 @@ meter="~limit:{limits}:* ~usage:{limits}:* ~waiting:{limits} ~waiting:{limits}:*
 lists="~tasks:{* ~tasks:waiting:* ~tasks:ends:* +zrevrangebylex +zremrangebylex +zremrangebyrank"
 lists="$lists +zrank +zcount +pttl +pexpire"
 
+# API keys: the web app looks them up, the command line makes them
+keys="~api-keys +hvals +hlen +hexists"
+
 umask 077
 {
     echo "user default reset"
     user admin "$REDIS_ADMIN_PASSWORD" "~* &* +@all"
     user web "$REDIS_WEB_PASSWORD" "$connect ~$task $read $write $follow $submit $letters $meter $lists $webhooks" \
-        "%R~workers"
-    user worker "$REDIS_PASSWORD" "$connect ~$task $read $write $follow $submit $letters $meter $lists $webhooks" \
+        "%R~workers %R~api-keys"
+    user worker "$REDIS_PASSWORD" "$connect ~$task $read $write $follow $submit $letters $meter $lists $webhooks $keys" \
         "~tasks:deadbox ~workers ~janitor:* +zremrangebyscore +zscan" \
         "+hexists +hlen +rpush +ltrim"
     # shows tasks and cancels them

@@ -12,6 +12,7 @@ from tests.application import application
 from tests.environment import Environment
 from tests.processes import wait_until
 from tests.programs import WorkerProcess
+from textgen.caller import Caller
 from textgen.lifecycle import Status, time_ms
 from textgen.store import keys
 
@@ -33,13 +34,13 @@ def test_behind_a_thousand_tasks_of_one_owner_anothers_first_begins_within_a_few
         from textgen.requests import parse_request
 
         request = parse_request({"prompt": "hello", "metadata": TASK})
-        flood = [client.submit(request, owner="ann")]  # alone: it makes the queue
+        flood = [client.submit(request, caller=Caller("ann"))]  # alone: it makes the queue
         with ThreadPoolExecutor(8) as threads:
-            flood += threads.map(lambda _: client.submit(request, owner="ann"), range(1000))
+            flood += threads.map(lambda _: client.submit(request, caller=Caller("ann")), range(1000))
         start_worker(env, "threads", 2).wait_ready()
         wait_until(lambda: client.get(flood[0].task_id).status.is_terminal, 20, "the flood runs")
         for _ in range(3):
-            other = client.wait(client.submit(request, owner="bob").task_id, 20)
+            other = client.wait(client.submit(request, caller=Caller("bob")).task_id, 20)
             waited_s = (time_ms(other.started_at or "") - time_ms(other.created_at or "")) / 1000
             assert waited_s < 5 * 0.2
 

@@ -16,6 +16,7 @@ from tests.environment import Environment
 from tests.processes import wait_until
 from tests.programs import WebProcess, WorkerProcess
 from textgen import client, idempotency
+from textgen.caller import Caller
 from textgen.errors import BrokerUnavailable, IdempotencyKeyReused, InvalidRequest, SubmitInFlight
 from textgen.hooks import GenerateTask
 from textgen.lifecycle import Status
@@ -77,7 +78,7 @@ def test_a_hundred_at_once_make_one_task(web: str, live: Environment, key: str) 
 
 def test_owners_keys_are_apart(live: Environment, key: str) -> None:
     request = parse_request({"prompt": "Hello"})
-    made = [idempotency.submit(request, key, owner) for owner in ("ann", "bob", "ann")]
+    made = [idempotency.submit(request, key, Caller(owner)) for owner in ("ann", "bob", "ann")]
     assert made[0][0].task_id == made[2][0].task_id != made[1][0].task_id
     assert [is_replay for _, is_replay in made] == [False, False, True]
 

@@ -47,7 +47,7 @@ def test_a_process_that_dies_right_after_the_change_leaves_its_delivery_due(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # what is left when a process is killed after the script and before its next command
-    monkeypatch.setattr(Store, "_announce", lambda *_: None)
+    monkeypatch.setattr(Store, "_leave", lambda *_: None)
     with Receiver() as receiver:
         claim = claimed(store, receiver.url)
         assert claim.record

@@ -26,6 +26,7 @@ from tests.browser.flower import FlowerProcess
 from tests.environment import Environment, new_folder, of_process
 from tests.processes import wait_until
 from tests.programs import WebProcess, WorkerProcess
+from tests.receiver import Receiver
 from tests.services import PrivateRabbitMQ
 
 QUEUE = "text_generation_tasks"
@@ -36,6 +37,9 @@ CANARIES = {
     place: f"canary{uuid.uuid4().hex}" for place in ("prompt", "system", "metadata", "stop", "result")
 }
 CANARIES["key"] = f"sk-{uuid.uuid4().hex}"
+CANARIES["API key"] = f"tg_{uuid.uuid4().hex}"
+CANARIES["wrong API key"] = f"tg_{uuid.uuid4().hex}"
+CANARIES["webhook address"] = f"canary{uuid.uuid4().hex}"
 
 #: The worker of each lane.
 POOLS = {"interactive": "threads", "bulk": "prefork"}
@@ -94,7 +98,10 @@ def env(module_stack_env: Callable[..., Environment]) -> Environment:
     (information / "entry_points.txt").write_text("[textgen.engines]\ncanary = canary_engine:CanaryEngine\n")
     secrets = {"OPENAI_API_KEY": CANARIES["key"], "CANARY_RESULT": CANARIES["result"]}
     path = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))
-    return module_stack_env("rabbitmq", PYTHONPATH=path, PREFETCH_COUNT=2, TEXTGEN_LEASE_S=2, **secrets)
+    secrets["TEXTGEN_ADMIN_KEY"] = CANARIES["API key"]
+    hooks = {"TEXTGEN_WEBHOOK_ALLOW": "127.0.0.1", "TEXTGEN_WEBHOOK_RETRIES_S": "0.1"}
+    given = {"PYTHONPATH": path, "PREFETCH_COUNT": 2, "TEXTGEN_LEASE_S": 2, **secrets, **hooks}
+    return module_stack_env("rabbitmq", **given)
 
 
 @contextmanager
@@ -128,8 +135,12 @@ def traces(env: Environment, rabbitmq: PrivateRabbitMQ) -> Iterator[Traces]:
         events = stack.enter_context(captured_events(env))
         wait_until(lambda: {e["type"] for e in events} >= {"worker-heartbeat"}, PATIENCE_S, "events come")
 
-        tasks, said = submit_endings(env, web)
+        CANARIES["webhook secret"] = ask("POST", f"{web}/v1/webhooks/secret").json()["secret"]
+        receiver = stack.enter_context(Receiver(500, 302))
+        hook = f"{receiver.url}&also={CANARIES['webhook address']}"
+        tasks, said = submit_endings(env, web, hook)
         wait_until(lambda: terminal(web, tasks), PATIENCE_S, "all tasks have ended")
+        receiver.wait_for(3, PATIENCE_S)
         running, inspected = look_at_running(env, web, [processes[lane].name for lane in POOLS])
         tasks |= dict.fromkeys(running, "CANCELLED")
         dead = dead_letters(env)
@@ -147,7 +158,11 @@ def queue_of(lane: str) -> str:
     return QUEUE if lane == "interactive" else f"{QUEUE}.{lane}"
 
 
-def submit_endings(env: Environment, web: str) -> tuple[dict[str, str], dict[str, str]]:
+def ask(method: str, url: str, key: str = CANARIES["API key"], **given: Any) -> httpx.Response:
+    return httpx.request(method, url, headers={"Authorization": f"Bearer {key}"}, timeout=20, **given)
+
+
+def submit_endings(env: Environment, web: str, hook: str) -> tuple[dict[str, str], dict[str, str]]:
     """Have tasks end in every way, by every way in; returns how each is to end, and what was said."""
     wanted = [(act, lane) for lane in POOLS for act in ENDINGS] + [("dies", "bulk")]
     prompts = [(f"Say {CANARIES['prompt']}", fields(act, lane)) for act, lane in wanted]
@@ -161,15 +176,18 @@ def submit_endings(env: Environment, web: str) -> tuple[dict[str, str], dict[str
                 json.dumps({"act": act}))
         for act in ("completes", "raises")
     ]  # fmt: skip
-    bodies = [{"messages": conversation(), **fields(act, lane)} for act, lane in wanted]
-    accepted = [httpx.post(f"{web}/v1/tasks", json=body, timeout=20) for body in bodies]
-    refused = httpx.post(f"{web}/v1/tasks", json={**bodies[0], "seed": CANARIES["prompt"]}, timeout=20)
+    webhook = {"url": hook}
+    bodies = [{"messages": conversation(), "webhook": webhook, **fields(act, lane)} for act, lane in wanted]
+    stranger = ask("POST", f"{web}/v1/tasks", CANARIES["wrong API key"], json=bodies[0])
+    assert stranger.status_code == 401
+    accepted = [ask("POST", f"{web}/v1/tasks", json=body) for body in bodies]
+    refused = ask("POST", f"{web}/v1/tasks", json={**bodies[0], "seed": CANARIES["prompt"]})
     printed, warned = script.communicate(json.dumps(prompts), timeout=PATIENCE_S)
     assert refused.status_code == 422
     ends = [ENDINGS.get(act, "COMPLETED") for act, _ in wanted]
     tasks = dict(zip([answer.json()["task_id"] for answer in accepted], ends, strict=True))
     tasks |= dict(zip(json.loads(printed), ends, strict=True))
-    said = {"script": warned, "refusal": refused.text}
+    said = {"script": warned, "refusal": refused.text, "no entry": stranger.text}
     for process, end in zip(single, ("COMPLETED", "FAILED"), strict=True):
         output, said[f"textgen single, {end}"] = process.communicate(timeout=PATIENCE_S)
         tasks[json.loads(output)["task_id"]] = end
@@ -189,7 +207,7 @@ def command(env: Environment, module: str, *args: str) -> subprocess.Popen[str]:
 
 
 def status(web: str, task_id: str) -> str:
-    return str(httpx.get(f"{web}/v1/tasks/{task_id}", timeout=20).json()["status"])
+    return str(ask("GET", f"{web}/v1/tasks/{task_id}").json()["status"])
 
 
 def terminal(web: str, tasks: dict[str, str]) -> bool:
@@ -201,7 +219,7 @@ def look_at_running(env: Environment, web: str, workers: list[str]) -> tuple[lis
     bodies = [
         {"messages": conversation(), **fields("slow", lane)} for lane in POOLS for _ in range(2 * SLOTS)
     ]
-    running = [str(httpx.post(f"{web}/v1/tasks", json=body).json()["task_id"]) for body in bodies]
+    running = [str(ask("POST", f"{web}/v1/tasks", json=body).json()["task_id"]) for body in bodies]
 
     def count() -> int:
         return [status(web, task_id) for task_id in running].count("PROCESSING")
@@ -220,7 +238,7 @@ def look_at_running(env: Environment, web: str, workers: list[str]) -> tuple[lis
     )
     inspected["control revoke"] = "".join(revoked.communicate(timeout=PATIENCE_S))
     for task_id in running:
-        httpx.post(f"{web}/v1/tasks/{task_id}/cancel", timeout=20)
+        ask("POST", f"{web}/v1/tasks/{task_id}/cancel")
     wait_until(lambda: terminal(web, dict.fromkeys(running, "CANCELLED")), PATIENCE_S, "all are cancelled")
     return running, inspected
 

@@ -32,6 +32,8 @@ USERS = {
     "RABBITMQ": {"admin": "_ADMIN", "web": "_WEB", "worker": "", "flower": "_FLOWER"},
     "REDIS": {"admin": "_ADMIN", "web": "_WEB", "worker": "", "flower": "_FLOWER", "monitor": "_MONITOR"},
 }
+#: The first API key, as another one than that of .env.example.
+ADMIN_KEY = "tg_" + "s" * 40
 PASSWORDS = [
     *(f"{server}{role}_PASSWORD" for server, roles in USERS.items() for role in roles.values()),
     "FLOWER_PASSWORD",
@@ -72,6 +74,7 @@ def secret(name: str) -> str:
 
 def example() -> str:
     text = (ROOT / ".env.example").read_text().replace("FLOWER_USER=admin", "FLOWER_USER=boss")
+    text = re.sub(r"^(TEXTGEN_ADMIN_KEY)=.*$", rf"\1={ADMIN_KEY}", text, flags=re.M)
     return re.sub(r"^(\w+_PASSWORD)=.*$", lambda found: f"{found[1]}={secret(found[1])}", text, flags=re.M)
 
 
@@ -158,6 +161,11 @@ def test_no_container_knows_a_password_that_is_not_its_own(services: Mapping[str
         assert found == known, service
 
 
+def test_the_first_key_is_a_secret_of_the_web_app_and_in_no_environment(services: Mapping[str, Any]) -> None:
+    assert [name for name in services if services[name].get("secrets")] == ["web"]
+    assert ADMIN_KEY not in str({name: service["environment"] for name, service in services.items()})
+
+
 def test_the_worker_scales_and_gets_the_time_to_hand_back(services: Mapping[str, Any]) -> None:
     worker = services["worker"]
     assert "container_name" not in worker
@@ -176,6 +184,8 @@ class LocalService:
             "PATH": f"{BIN}:{os.environ['PATH']}:/usr/sbin:/sbin",
             "HOME": str(folder),
             **{key: self.translated(value) for key, value in service["environment"].items()},
+            # what is a file in the container
+            **{one["source"].upper(): ADMIN_KEY for one in service.get("secrets", [])},
             # of the image
             "XDG_CACHE_HOME": CACHE_HOME,
             "XDG_STATE_HOME": str(folder / "state"),
@@ -279,10 +289,13 @@ def test_the_services_generate_together(
     web = f"http://127.0.0.1:{ports[8000]}"
     ready = httpx.get(f"{web}/readyz", timeout=20)
     assert ready.status_code == 200, ready.text
-    accepted = httpx.post(f"{web}/v1/tasks", json={"prompt": "Name a colour.", "max_tokens": 16}, timeout=20)
+    asked = {"prompt": "Name a colour.", "max_tokens": 16}
+    assert httpx.post(f"{web}/v1/tasks", json=asked, timeout=20).status_code == 401
+    headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
+    accepted = httpx.post(f"{web}/v1/tasks", json=asked, headers=headers, timeout=20)
     assert accepted.status_code == 202, accepted.text
     url = f"{web}/v1/tasks/{accepted.json()['task_id']}"
-    record = httpx.get(url, params={"wait_s": 60}, timeout=70).json()
+    record = httpx.get(url, params={"wait_s": 60}, headers=headers, timeout=70).json()
     assert record["status"] == "COMPLETED", record["error"]
     assert record["engine"] == "local"
 
@@ -307,7 +320,7 @@ def test_redis_asks_for_its_password_and_shows_it_nowhere(
     assert "secret" not in command
     written = "".join(file.read_text() for file in running["redis"].folder.glob("*.*"))
     assert "user monitor" in written
-    assert "secret" not in written
+    assert "secret-of-" not in written
 
 
 def test_the_health_checks_notice_what_is_down(
