@@ -19,6 +19,8 @@ RATE = 4.0
 CLIENTS = 60
 #: Shares of submits that are cancelled, that are sent twice under one key, and that are read at once.
 CANCELLED, REPEATED, READ = 0.03, 0.05, 0.1
+#: Share that somebody else tries to read.
+PRIED = 0.05
 #: Share of submits that come from Python, and how.
 PYTHON, WAYS = 0.1, ("delay", "group", "chain")
 #: Share of prompts up to each size in characters.
@@ -103,6 +105,8 @@ class Traffic:
                 self.cancelled.add(first.id)
         elif kind > 1 - READ:
             self.world.read(first.id)
+        elif kind > 1 - READ - PRIED:
+            self.world.pry(first.id)
 
     def _look(self) -> None:
         while not self._looks.wait(LOOK_S):

@@ -88,7 +88,7 @@ def nobody_reads_what_is_anothers(facts: Facts) -> Iterator[str]:
         submit = facts.accepted.get(task_id)
         for read in reads:
             owner = submit.owner if submit else read.owner_of
-            # no answer, a limit or a server in trouble tell nothing of the task
-            tells = read.status is not None and read.status not in (404, 429) and read.status < 500
+            # no answer, no key, a limit or a server in trouble tell nothing of the task
+            tells = read.status is not None and read.status not in (401, 404, 429) and read.status < 500
             if owner is not None and read.owner != owner and tells:
                 yield f"{read.owner} was answered {read.status} for {task_id} of {owner} at {read.at:.3f}"
