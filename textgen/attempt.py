@@ -162,7 +162,7 @@ class _Attempt:
 
     def _generate(self, engine: Engine) -> Finish | None:
         """Append what the engine yields; None if the attempt has to stop first."""
-        with closing(_iterate(engine, self._request())) as pieces:
+        with closing(_iterate(engine, self._request(engine))) as pieces:
             for piece in pieces:
                 if isinstance(piece, Finish):
                     self.draft.flush(is_last=True)
@@ -171,14 +171,14 @@ class _Attempt:
                     return None
         raise EngineError("the engine ended without a finish")
 
-    def _request(self) -> EngineRequest:
+    def _request(self, engine: Engine) -> EngineRequest:
         record, params = self.record, self.record.params
         turns = record.messages or [{"role": "user", "content": record.prompt or ""}]
         return EngineRequest(
             task_id=record.task_id,
             attempt=record.attempt,
             messages=tuple(turns),
-            max_tokens=params.get("max_tokens") or self.worker.settings.max_tokens,
+            max_tokens=params.get("max_tokens") or engine.default_max_tokens(),
             model=params.get("model"),
             temperature=params.get("temperature"),
             top_p=params.get("top_p"),

@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from textgen.address import running_address
 from textgen.errors import ConfigurationError
+from textgen.providers import ProviderSettings
 from textgen.quotas import QuotaSettings
 
 #: The fields that say where broker and store are: with any of them set, the address file is not
@@ -63,7 +64,7 @@ class AddressFileSource(PydanticBaseSettingsSource):
         return {name: address[name] for name in ("broker_url", "redis_url") if name in address}
 
 
-class Settings(QuotaSettings, BaseSettings):
+class Settings(QuotaSettings, ProviderSettings, BaseSettings):
     """All settings, with their defaults, units and bounds."""
 
     model_config = SettingsConfigDict(

@@ -75,6 +75,10 @@ class Engine(ABC):
         """
         return None
 
+    def default_max_tokens(self) -> int:
+        """Tokens of a text whose request names no number."""
+        return self.settings.max_tokens
+
     def setup(self) -> None:  # noqa: B027 - nothing to load is the ordinary case
         """Load what generation needs; called once per process, after fork, before `generate`.
 

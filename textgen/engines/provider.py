@@ -1,0 +1,121 @@
+"""What engines of providers have in common: errors sorted once, at the edge of their SDKs.
+
+Both SDKs are made by the same generator, so that their errors have the same names and shapes. What a
+provider says about an error is not repeated: it may hold a part of the key or of the prompt. Its code,
+one word for programs, may be.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
+from types import ModuleType
+from typing import Any
+
+import httpx2
+
+from textgen.errors import EngineError, PermanentEngineError, TransientEngineError
+from textgen.settings import Settings
+
+#: What passes by itself; so does every status from 500 on.
+TRANSIENT = frozenset({408, 409, 429})
+#: Seconds to connect.
+CONNECT_S = 10.0
+#: The longest pause that a provider can ask for, in seconds.
+MAX_PAUSE_S = 3600.0
+_CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+def timeout(settings: Settings) -> httpx2.Timeout:
+    """How long a provider may take to be reached, and to say anything at all."""
+    return httpx2.Timeout(settings.provider_timeout_s, connect=CONNECT_S)
+
+
+@contextmanager
+def sorted_errors(sdk: ModuleType, name: str, key: str) -> Iterator[None]:
+    """Turn what a provider's SDK raises into errors of engines.
+
+    Args:
+        sdk: The module with its errors.
+        name: The engine, for people.
+        key: The setting that holds the key.
+    """
+    try:
+        yield
+    except EngineError:
+        raise
+    except sdk.APIStatusError as exc:
+        raise _of_status(exc, name, key) from None
+    except (sdk.APITimeoutError, httpx2.TimeoutException):
+        raise TransientEngineError(f"{name} did not answer in time") from None
+    except (sdk.APIConnectionError, httpx2.HTTPError) as exc:
+        kind = type(exc.__cause__ or exc).__name__
+        raise TransientEngineError(f"{name} cannot be reached, or hung up ({kind})") from None
+    except sdk.APIError as exc:  # told in the middle of a stream
+        raise TransientEngineError(f"{name} broke off{_code_of(exc)}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as exc:
+        raise TransientEngineError(f"{name} said what no provider says ({type(exc).__name__})") from None
+
+
+@contextmanager
+def sensible(name: str) -> Iterator[None]:
+    """Have what a stream says be what the SDK takes it for: it checks nothing."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError) as exc:
+        raise TransientEngineError(f"{name} said what no provider says ({type(exc).__name__})") from None
+
+
+def given(asked: dict[str, Any]) -> dict[str, Any]:
+    """Only what was asked for: the rest is the provider's to choose."""
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def broken_off(name: str) -> TransientEngineError:
+    """The error of a stream that ended without saying so."""
+    return TransientEngineError(f"{name} broke off before the end of the text")
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """The seconds that a provider asks to wait, by `retry-after-ms` or `Retry-After`; None: it does not."""
+    for header, parts in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        try:
+            return min(max(0.0, float(headers[header]) / parts), MAX_PAUSE_S)
+        except (KeyError, ValueError):
+            continue
+    try:
+        until, now = (parsedate_to_datetime(headers[header]) for header in ("retry-after", "date"))
+    except (KeyError, ValueError, TypeError):
+        return None
+    return min(max(0.0, (until - now).total_seconds()), MAX_PAUSE_S)
+
+
+def _of_status(exc: Any, name: str, key: str) -> EngineError:
+    status, code = exc.status_code, _code_of(exc)
+    if status < 400:  # told in the middle of a stream that had begun well
+        return TransientEngineError(f"{name} broke off{code}")
+    if status in TRANSIENT or status >= 500:
+        message = f"{name} answered {status}{code}"
+        pause_s = retry_after_s(exc.response.headers)
+        return (
+            TransientEngineError(message) if pause_s is None else TransientEngineError.after(message, pause_s)
+        )
+    if status in (401, 403):
+        return PermanentEngineError(f"{name} refuses the key in {key} (status {status}){code}")
+    if status == 404:
+        return PermanentEngineError(f"{name} knows no such model, or its address is wrong (status 404){code}")
+    return PermanentEngineError(f"{name} refuses the request (status {status}){code}")
+
+
+def _code_of(exc: Any) -> str:
+    """The provider's word for an error, such as `context_length_exceeded`, in front of which a colon."""
+    body: dict[str, Any] = exc.body if isinstance(exc.body, dict) else {}
+    inner = body["error"] if isinstance(body.get("error"), dict) else body
+    for name in ("code", "type"):
+        code = inner.get(name)
+        if isinstance(code, str) and _CODE.fullmatch(code):
+            return f": {code}"
+    return ""

@@ -1,0 +1,46 @@
+"""The settings of providers: where each is, its key, and what it is asked where the request does not say."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, Field, SecretStr
+
+
+class ProviderSettings(BaseModel):
+    """The part of the settings that is about providers."""
+
+    openai_api_key: SecretStr = Field(
+        SecretStr(""), validation_alias="OPENAI_API_KEY", description="Key of the engine `openai`."
+    )
+    openai_model: str = Field("", validation_alias="OPENAI_MODEL", description="Its model.")
+    openai_max_tokens: int = Field(
+        0, ge=0, validation_alias="OPENAI_MAX_TOKENS", description="Its tokens; 0: `TEXTGEN_MAX_TOKENS`."
+    )
+    openai_temperature: float | None = Field(
+        None, ge=0, le=2, validation_alias="OPENAI_TEMPERATURE", description="Its temperature."
+    )
+    openai_base_url: str = Field(
+        "",
+        validation_alias="OPENAI_BASE_URL",
+        description="Where it is: OpenAI, or any server that speaks as it does.",
+    )
+    openai_api: Literal["chat", "responses"] = Field(
+        "chat", validation_alias="OPENAI_API", description="Chat Completions, or Responses."
+    )
+    anthropic_api_key: SecretStr = Field(
+        SecretStr(""), validation_alias="ANTHROPIC_API_KEY", description="Key of the engine `anthropic`."
+    )
+    anthropic_model: str = Field("", validation_alias="ANTHROPIC_MODEL", description="Its model.")
+    anthropic_max_tokens: int = Field(
+        0, ge=0, validation_alias="ANTHROPIC_MAX_TOKENS", description="Its tokens; 0: `TEXTGEN_MAX_TOKENS`."
+    )
+    anthropic_temperature: float | None = Field(
+        None, ge=0, le=1, validation_alias="ANTHROPIC_TEMPERATURE", description="Its temperature."
+    )
+    anthropic_base_url: str = Field(
+        "", validation_alias="ANTHROPIC_BASE_URL", description="Where it is: Anthropic, or another server."
+    )
+    provider_timeout_s: float = Field(
+        60.0, gt=0, le=3600, description="Seconds a provider may say nothing before an attempt fails."
+    )
