@@ -27,8 +27,21 @@ from textgen.settings import get_settings
 from textgen.store import meter, open_safe_store, open_store
 from textgen.store.answers import Submitted, Terms
 from textgen.webhooks import guard
+from textgen.withdrawals import Withdrawals
 
 log = structlog.get_logger(__name__)
+
+
+def _take_back(task_id: str) -> bool:
+    """Take back a submit that was not confirmed; False if it has begun to run all the same."""
+    store = open_store()
+    is_refused = store.refuse(task_id)
+    if is_refused:
+        settlement.settle(store, get_settings(), task_id)
+    return is_refused
+
+
+_withdrawals = Withdrawals(_take_back)
 
 #: What Flower, `inspect` and logs show instead of arguments.
 HIDDEN = "<hidden>"
@@ -176,12 +189,15 @@ class GenerateTask(Task):
 
         If it runs in spite of that, the broker has it after all, and the submit has succeeded.
         """
-        store = open_store()
         try:
             self.send(record, terms, delay_s)
-        except BrokerUnavailable:
-            if store.refuse(record.task_id):
-                settlement.settle(store, get_settings(), record.task_id)
+        except (BrokerUnavailable, StoreUnavailable):
+            try:
+                is_refused = _take_back(record.task_id)
+            except StoreUnavailable:
+                _withdrawals.add(record.task_id)
+                is_refused = True
+            if is_refused:
                 raise
 
     def send(self, record: Record, terms: Terms, delay_s: float = 0.0) -> None:

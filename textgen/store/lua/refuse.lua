@@ -4,10 +4,11 @@
 local now = now_ms()
 local status = redis.call('HGET', state, 'status')
 if status and status ~= 'PENDING' then return { 'running', integer(now) } end
+-- What frees memory comes first: a script that has begun to write may go on when Redis has no memory left.
+redis.call('DEL', record, events)
 if status then
+  redis.call('HDEL', state, 'envelope', 'due')
   redis.call('HSET', state, 'status', 'CANCELLED', 'refused', 1)
   redis.call('HINCRBY', state, 'rev', 1)
-  redis.call('HDEL', state, 'envelope', 'due')
 end
-redis.call('DEL', record, events)
 return { 'refused', integer(now) }
