@@ -12,6 +12,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+from textgen.providers import ProviderSettings
 from textgen.quotas import QuotaSettings
 from textgen.settings import Settings, variable
 
@@ -23,7 +24,7 @@ BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"
 def table() -> str:
     """The table as Markdown: variable, default, bounds, meaning."""
     rows = ["| variable | default | bounds | what it sets |", "|---|---|---|---|"]
-    inherited = QuotaSettings.model_fields
+    inherited = {**ProviderSettings.model_fields, **QuotaSettings.model_fields}
     for name in [*(name for name in Settings.model_fields if name not in inherited), *inherited]:
         field = Settings.model_fields[name]
         meaning = (field.description or "").replace("|", "\\|")

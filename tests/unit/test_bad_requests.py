@@ -67,7 +67,7 @@ def test_a_prompt_over_the_limit_is_told_both_numbers() -> None:
 
 
 def test_an_unknown_engine_is_told_those_that_exist() -> None:
-    with pytest.raises(InvalidRequest, match="there are: local, mock"):
+    with pytest.raises(InvalidRequest, match="there are: anthropic, local, mock, openai"):
         parse_request({"prompt": "x", "engine": "nope"})
 
 

@@ -55,6 +55,10 @@ class AnthropicEngine(Engine):
             timeout=provider.timeout(self.settings),
         )
 
+    def check(self) -> None:
+        with self._provider.sorted_errors(self._sdk, self.name, "ANTHROPIC_API_KEY"):
+            self._client.models.list()
+
     def generate(self, request: EngineRequest) -> Iterator[Chunk | Finish]:
         with self._provider.sorted_errors(self._sdk, self.name, "ANTHROPIC_API_KEY"):
             yield from self._messages(self._asked(request))
@@ -92,10 +96,15 @@ class AnthropicEngine(Engine):
         asked = {
             "model": model,
             "max_tokens": request.max_tokens,
-            "messages": [dict(turn) for turn in request.messages if turn["role"] != "system"],
+            "messages": [_turn(turn) for turn in request.messages if turn["role"] != "system"],
             "system": system or None,
             "stop_sequences": list(request.stop) or None,
             # the SDK has no arguments for these any more
             "extra_body": self._provider.given({"temperature": temperature, "top_p": request.top_p}) or None,
         }
         return self._provider.given(asked)
+
+
+def _turn(turn: dict[str, str]) -> dict[str, Any]:
+    """A turn as blocks, which all servers know."""
+    return {"role": turn["role"], "content": [{"type": "text", "text": turn["content"]}]}

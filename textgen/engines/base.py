@@ -75,6 +75,13 @@ class Engine(ABC):
         """
         return None
 
+    def check(self) -> None:  # noqa: B027 - nothing to ask anybody is the ordinary case
+        """Ask whoever has to be asked whether this engine can work: a provider for its models.
+
+        Raises:
+            EngineError: It cannot, or not just now.
+        """
+
     def default_max_tokens(self) -> int:
         """Tokens of a text whose request names no number."""
         return self.settings.max_tokens

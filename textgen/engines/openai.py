@@ -57,6 +57,10 @@ class OpenAIEngine(Engine):
             timeout=provider.timeout(self.settings),
         )
 
+    def check(self) -> None:
+        with self._provider.sorted_errors(self._sdk, self.name, "OPENAI_API_KEY"):
+            self._client.models.list()
+
     def generate(self, request: EngineRequest) -> Iterator[Chunk | Finish]:
         speak = self._responses if self.settings.openai_api == "responses" else self._chat
         with self._provider.sorted_errors(self._sdk, self.name, "OPENAI_API_KEY"):
@@ -93,7 +97,7 @@ class OpenAIEngine(Engine):
             raise PermanentEngineError("OpenAI's Responses know neither stop nor seed: set OPENAI_API=chat")
         asked = self._common(request) | {
             "max_output_tokens": request.max_tokens,
-            "input": [dict(turn) for turn in request.messages],
+            "input": [_input(turn) for turn in request.messages],
             "store": False,
         }
         stream = self._client.responses.create(**self._provider.given(asked), stream=True)
@@ -102,16 +106,18 @@ class OpenAIEngine(Engine):
                 if event.type in ("response.output_text.delta", "response.refusal.delta"):
                     yield Chunk(event.delta)
                 elif event.type in ("response.completed", "response.incomplete"):
-                    yield self._end_of(event.response)
+                    yield self._end_of(event.response, request.max_tokens)
                     return
                 elif event.type in ("response.failed", "error"):
                     break
         raise self._provider.broken_off(self.name)
 
-    def _end_of(self, response: Any) -> Finish:
+    def _end_of(self, response: Any, max_tokens: int) -> Finish:
         details, used = response.incomplete_details, response.usage
         reason = details.reason if details and details.reason else "stop"
         usage = Usage(used.input_tokens, used.output_tokens) if used else Usage(0, 0)
+        if reason == "stop" and usage.completion_tokens >= max_tokens:
+            reason = "length"  # not every compatible server says so
         return Finish(REASONS.get(reason, "stop"), usage, response.model)
 
     def _common(self, request: EngineRequest) -> dict[str, Any]:
@@ -122,3 +128,9 @@ class OpenAIEngine(Engine):
         if temperature is None:
             temperature = self.settings.openai_temperature
         return {"model": model, "temperature": temperature, "top_p": request.top_p}
+
+
+def _input(turn: dict[str, str]) -> dict[str, Any]:
+    """A turn as Responses takes it: what the model said is output."""
+    kind = "output_text" if turn["role"] == "assistant" else "input_text"
+    return {"type": "message", "role": turn["role"], "content": [{"type": kind, "text": turn["content"]}]}
