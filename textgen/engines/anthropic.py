@@ -53,6 +53,7 @@ class AnthropicEngine(Engine):
             base_url=self.settings.anthropic_base_url or None,
             max_retries=0,
             timeout=provider.timeout(self.settings),
+            http_client=anthropic.DefaultHttpxClient(limits=provider.limits()),
         )
 
     def check(self) -> None:

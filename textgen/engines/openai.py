@@ -55,6 +55,7 @@ class OpenAIEngine(Engine):
             base_url=self.settings.openai_base_url or None,
             max_retries=0,
             timeout=provider.timeout(self.settings),
+            http_client=openai.DefaultHttpxClient(limits=provider.limits()),
         )
 
     def check(self) -> None:

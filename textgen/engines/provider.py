@@ -24,6 +24,8 @@ from textgen.settings import Settings
 TRANSIENT = frozenset({408, 409, 429})
 #: Seconds to connect.
 CONNECT_S = 10.0
+#: Seconds that a connection without a request is kept.
+IDLE_S = 2.0
 #: The longest pause that a provider can ask for, in seconds.
 MAX_PAUSE_S = 3600.0
 _CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -32,6 +34,11 @@ _CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 def timeout(settings: Settings) -> httpx2.Timeout:
     """How long a provider may take to be reached, and to say anything at all."""
     return httpx2.Timeout(settings.provider_timeout_s, connect=CONNECT_S)
+
+
+def limits() -> httpx2.Limits:
+    """As many connections as tasks run; idle ones end before servers that close them after 5 s do."""
+    return httpx2.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=IDLE_S)
 
 
 @contextmanager
