@@ -27,16 +27,14 @@ FAILURES = {
     "/v1/messages": ("error", {"type": "error", "error": {"type": "overloaded_error",
                                                           "message": INDISCREET}}),
 }  # fmt: skip
+#: Stands for the time an hour after the answer.
+IN_AN_HOUR = "in an hour"
 #: Scenario → status, headers and the provider's code.
 REFUSALS: dict[str, tuple[int, dict[str, str], str]] = {
     "429": (429, {}, "rate_limit_exceeded"),
     "429 in milliseconds": (429, {"retry-after-ms": "1500"}, "rate_limit_exceeded"),
     "429 in seconds": (429, {"Retry-After": "7"}, "rate_limit_exceeded"),
-    "429 at a time": (
-        429,
-        {"Retry-After": formatdate(time.time() + 3600, usegmt=True)},
-        "rate_limit_exceeded",
-    ),
+    "429 at a time": (429, {"Retry-After": IN_AN_HOUR}, "rate_limit_exceeded"),
     "429 in nonsense": (429, {"Retry-After": "soon"}, "rate_limit_exceeded"),
     "408": (408, {}, "timeout"),
     "409": (409, {}, "conflict"),
@@ -104,7 +102,8 @@ class _Handler(BaseHTTPRequestHandler):
             "Content-Length": str(len(text)),
             **headers,
         }.items():
-            self.send_header(name, value)
+            told = formatdate(time.time() + 3600, usegmt=True) if value is IN_AN_HOUR else value
+            self.send_header(name, told)
         self.end_headers()
         self.wfile.write(text)
 
