@@ -142,9 +142,11 @@ class TransientEngineError(EngineError):
 
     Attributes:
         retry_after_s: Seconds that the provider asked to wait, or None where it named none.
+        is_throttled: Whether a limit of the provider's is reached, so that every worker had better wait.
     """
 
     retry_after_s: float | None = None
+    is_throttled: bool = False
 
     @classmethod
     def after(cls, message: str, retry_after_s: float) -> TransientEngineError:
@@ -156,3 +158,10 @@ class TransientEngineError(EngineError):
 
 class PermanentEngineError(EngineError):
     """The request can never succeed with this engine as it stands; the task is FAILED at once."""
+
+
+class EngineUnusable(PermanentEngineError):
+    """The engine cannot work until somebody changes a setting (a key, a model, its package).
+
+    Of a route the next engine is tried; without one the task is FAILED at once.
+    """

@@ -37,6 +37,24 @@ class EngineRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Allowance:
+    """What a provider says is left of one of its limits; None where it does not say."""
+
+    limit: int | None = None
+    remaining: int | None = None
+    #: Seconds until all of it is there again.
+    reset_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What a provider's answer says of its limits for the key that was used."""
+
+    requests: Allowance = Allowance()
+    tokens: Allowance = Allowance()
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """A piece of text, in order."""
 
@@ -46,6 +64,8 @@ class Chunk:
     tokens: int = 1
     #: Tokens of the prompt, where the engine knows them by now.
     prompt_tokens: int | None = None
+    #: What the provider says is left, where it says so: with the first piece, once its answer begins.
+    quota: Quota | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +76,8 @@ class Finish:
     usage: Usage
     #: Name of the model that wrote the text.
     model: str | None = None
+    #: The provider's own id of the request, by which its support finds it.
+    provider_request_id: str | None = None
 
 
 class Engine(ABC):
@@ -63,6 +85,8 @@ class Engine(ABC):
 
     #: The name users give in `engine`.
     name: ClassVar[str]
+    #: Whether somebody else's server writes the text, so that its limits and outages are to be reckoned with.
+    is_remote: ClassVar[bool] = False
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -74,6 +98,16 @@ class Engine(ABC):
         It must be cheap: no model is loaded and no provider is called.
         """
         return None
+
+    @classmethod
+    def default_model(cls, settings: Settings) -> str | None:
+        """The model of requests that name none, as far as the settings tell."""
+        return None
+
+    @classmethod
+    def account(cls, settings: Settings) -> str:
+        """By what its provider counts: the same in all workers that use the same key. Holds nothing of it."""
+        return cls.name
 
     def check(self) -> None:  # noqa: B027 - nothing to ask anybody is the ordinary case
         """Ask whoever has to be asked whether this engine can work: a provider for its models.
