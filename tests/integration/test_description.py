@@ -26,7 +26,8 @@ def test_nothing_that_schemathesis_tries_is_against_the_description(
     start_worker(env, "threads", 4).wait_ready()
     web, folder = start_web(env), new_folder("schemathesis")
     command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{web.url}/openapi.json"]
-    command += ["--checks", "all", "--max-examples", "25", "--seed", "1", "--no-color", "--workers", "2"]
+    # one worker: with threads, CPython 3.11's parser, which Hypothesis calls, can lose count of its depth
+    command += ["--checks", "all", "--max-examples", "25", "--seed", "1", "--no-color", "--workers", "1"]
     command += ["--header", f"Authorization: Bearer {ADMIN_KEY}", "--request-timeout", "30"]
     done = subprocess.run(
         command, env=of_process(env), cwd=folder, capture_output=True, text=True, timeout=400, check=False

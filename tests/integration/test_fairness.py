@@ -13,11 +13,13 @@ from tests.environment import Environment
 from tests.processes import wait_until
 from tests.programs import WorkerProcess
 from textgen.caller import Caller
-from textgen.lifecycle import Status, time_ms
+from textgen.lifecycle import Status
 from textgen.store import keys
 
 #: A task of this takes 0.2 s.
 TASK = {"mock": {"tokens": 2, "delay_s": 0.1}}
+#: Tasks of one owner in a lane at once, and how many run at once.
+SHARE, SLOTS = 4, 2
 
 
 @pytest.fixture(params=["rabbitmq", "valkey"])
@@ -25,10 +27,10 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def test_behind_a_thousand_tasks_of_one_owner_anothers_first_begins_within_a_few_task_times(
+def test_behind_a_thousand_tasks_of_one_owner_anothers_first_begins_after_a_few_of_them(
     kind: str, stack_env: Callable[..., Environment], start_worker: Callable[..., WorkerProcess]
 ) -> None:
-    env = stack_env(kind, TEXTGEN_OWNER_SHARE=4)
+    env = stack_env(kind, TEXTGEN_OWNER_SHARE=SHARE)
     with application(env):
         from textgen import client
         from textgen.requests import parse_request
@@ -37,12 +39,13 @@ def test_behind_a_thousand_tasks_of_one_owner_anothers_first_begins_within_a_few
         flood = [client.submit(request, caller=Caller("ann"))]  # alone: it makes the queue
         with ThreadPoolExecutor(8) as threads:
             flood += threads.map(lambda _: client.submit(request, caller=Caller("ann")), range(1000))
-        start_worker(env, "threads", 2).wait_ready()
+        start_worker(env, "threads", SLOTS).wait_ready()
         wait_until(lambda: client.get(flood[0].task_id).status.is_terminal, 20, "the flood runs")
         for _ in range(3):
             other = client.wait(client.submit(request, caller=Caller("bob")).task_id, 20)
-            waited_s = (time_ms(other.started_at or "") - time_ms(other.created_at or "")) / 1000
-            assert waited_s < 5 * 0.2
+            begun = [_started(record) for record in map(client.get, (one.task_id for one in flood))]
+            before_it = [at for at in begun if other.created_at <= at <= _started(other)]
+            assert len(before_it) <= SHARE + SLOTS
 
 
 def test_all_that_waits_runs_once_and_in_order(
@@ -57,21 +60,23 @@ def test_all_that_waits_runs_once_and_in_order(
         ids = [generate.delay("hello", metadata={"mock": {"tokens": 1}}).id for _ in range(80)]
         urgent = generate.delay("hello", priority=9).id
         assert open_store().client.zcard(f"{keys.WAITING}default/interactive") == 79
+        # no janitor works: it is each task's end that lets the next one in
+        open_store().client.set(keys.LEADER, "nobody", px=300_000)
         start_worker(env, "threads", 1).wait_ready()
         records = [client.wait(task_id, 60) for task_id in [*ids, urgent]]
         assert {(record.status, record.attempt) for record in records} == {(Status.COMPLETED, 1)}
         ran = [record.task_id for record in sorted(records, key=_started)]
         assert urgent in ran[1:3], "the next to be let in; to run, where the broker has priorities"
         assert [task_id for task_id in ran if task_id != urgent] == ids
-        took_s = (max(time_ms(one.finished_at) for one in records) - time_ms(_started(records[0]))) / 1000
-        assert took_s < 80 / 2 * 0.5 / 2, "each end lets the next one in, not a round of the janitor"
+        open_store().client.delete(keys.LEADER)
         wait_until(lambda: not open_store().client.hlen(keys.HELD), 10, "all is settled")
         assert not open_store().client.exists(keys.QUEUES)
         assert set(open_store().client.hgetall(keys.LANES)) == {"#"}
 
 
 def _started(record: Any) -> str:
-    return str(record.started_at)
+    """When it began, as a text that sorts; empty where it has not."""
+    return record.started_at or ""
 
 
 def test_a_task_that_waits_can_be_cancelled_and_has_a_deadline(

@@ -1,24 +1,42 @@
 """What no worker would find by itself: the janitor does, once, and counts it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
 
 import pytest
 
+from tests.application import application
 from tests.environment import Environment
 from tests.integration.terminals import documents, textgen
 from tests.processes import Process, wait_until
-from textgen import client
-from textgen.celery import app
-from textgen.tasks import generate
 
 LEASE_S = 1
 PATIENCE_S = 40
 
 
 @pytest.fixture
-def env(live: Environment) -> Environment:
-    """The environment that the test process is in, with short leases."""
-    return live | {"TEXTGEN_LEASE_S": str(LEASE_S), "TEXTGEN_ATTEMPT_MARGIN_S": "1"}
+def env(stack_env: Callable[..., Environment]) -> Iterator[Environment]:
+    """A stack with short leases that has seen nothing yet, and in which the test process is too."""
+    env = stack_env("rabbitmq", TEXTGEN_LEASE_S=LEASE_S, TEXTGEN_ATTEMPT_MARGIN_S=1)
+    with application(env):
+        yield env
+
+
+@pytest.fixture
+def client(env: Environment) -> ModuleType:
+    """The client in that stack."""
+    from textgen import client
+
+    return client
+
+
+@pytest.fixture
+def generate(env: Environment) -> Any:
+    """The task in that stack."""
+    from textgen.tasks import generate
+
+    return generate
 
 
 def done(env: Environment) -> dict[str, int]:
@@ -32,15 +50,17 @@ def new(env: Environment, before: dict[str, int]) -> dict[str, int]:
     return {what: after[what] - before.get(what, 0) for what in after if after[what] != before.get(what, 0)}
 
 
-def begun(task_id: str) -> bool:
+def begun(client: ModuleType, task_id: str) -> bool:
     return client.get(task_id).status == "PROCESSING"
 
 
-def test_a_task_whose_worker_is_frozen_is_taken_over(env: Environment, start_worker: Callable) -> None:
+def test_a_task_whose_worker_is_frozen_is_taken_over(
+    env: Environment, client: ModuleType, generate: Any, start_worker: Callable
+) -> None:
     before = done(env)
     frozen: Process = start_worker(env, "threads", 1).wait_ready()
     task = generate.delay("hello", metadata={"mock": {"tokens": 20, "delay_s": 0.1}})
-    wait_until(lambda: begun(task.id), PATIENCE_S, "it runs")
+    wait_until(lambda: begun(client, task.id), PATIENCE_S, "it runs")
     frozen.pause()  # the broker sees a connection that lives, and delivers nothing again
     start_worker(env, "threads", 1).wait_ready()
 
@@ -53,7 +73,9 @@ def test_a_task_whose_worker_is_frozen_is_taken_over(env: Environment, start_wor
     assert "taken over" in shown
 
 
-def test_a_live_attempt_is_never_taken_over(env: Environment, start_worker: Callable) -> None:
+def test_a_live_attempt_is_never_taken_over(
+    env: Environment, client: ModuleType, generate: Any, start_worker: Callable
+) -> None:
     before = done(env)
     start_worker(env, "threads", 1).wait_ready()
     start_worker(env, "threads", 1).wait_ready()
@@ -65,10 +87,12 @@ def test_a_live_attempt_is_never_taken_over(env: Environment, start_worker: Call
     assert new(env, before) == {}
 
 
-def test_a_task_that_no_lane_holds_is_published_again(env: Environment, start_worker: Callable) -> None:
+def test_a_task_that_no_lane_holds_is_published_again(
+    env: Environment, client: ModuleType, generate: Any, start_worker: Callable
+) -> None:
     before = done(env)
     task = generate.delay("hello")
-    with app.connection_for_write() as connection:
+    with generate.app.connection_for_write() as connection:
         assert connection.default_channel.queue_purge("text_generation_tasks") >= 1
 
     start_worker(env, "threads", 1).wait_ready()
@@ -77,11 +101,13 @@ def test_a_task_that_no_lane_holds_is_published_again(env: Environment, start_wo
     assert new(env, before)["published again"] >= 1
 
 
-def test_a_task_of_a_dead_worker_fails_at_its_deadline(env: Environment, start_worker: Callable) -> None:
+def test_a_task_of_a_dead_worker_fails_at_its_deadline(
+    env: Environment, client: ModuleType, generate: Any, start_worker: Callable
+) -> None:
     before = done(env)
     frozen: Process = start_worker(env, "threads", 1).wait_ready()
     task = generate.delay("hello", metadata={"mock": {"tokens": 100, "delay_s": 0.1}}, deadline_s=2)
-    wait_until(lambda: begun(task.id), PATIENCE_S, "it runs")
+    wait_until(lambda: begun(client, task.id), PATIENCE_S, "it runs")
     frozen.pause()
     start_worker(env, "threads", 1).wait_ready()
 
