@@ -42,8 +42,11 @@ _TYPE: dict[str, Any] = {
 }
 _MEMBERS: dict[str, Any] = {
     "name": {"type": "string", "pattern": _NAME, "description": "What providers call it."},
-    "description": {"type": ["string", "null"], "maxLength": MAX_TEXT_CHARS},
-    "strict": {"type": ["boolean", "null"], "description": "Passed on to OpenAI's engine."},
+    "description": {"anyOf": [{"type": "string", "maxLength": MAX_TEXT_CHARS}, {"type": "null"}]},
+    "strict": {
+        "anyOf": [{"type": "boolean"}, {"type": "null"}],
+        "description": "Passed on to OpenAI's engine.",
+    },
     "schema": {
         "type": "object",
         "description": "A JSON Schema, read as draft 2020-12.",

@@ -47,7 +47,7 @@ def sample(schema: Any, words: Iterator[str], whole: dict[str, Any] | None = Non
     kind = _kind(schema)
     if kind == "object":
         known = schema.get("properties", {})
-        required = schema.get("required", known)
+        required: list[str] = schema.get("required", list(known))
         return {name: inner(known.get(name, {})) for name in required}
     if kind == "array":
         first = schema.get("prefixItems", [])

@@ -301,6 +301,33 @@ class UsageList(BaseModel):
     data: list[UsageItem]
 
 
+class EnginePrice(BaseModel):
+    """Dollars per million tokens."""
+
+    prompt: float
+    completion: float
+    cached: float | None = Field(None, description="Of a prompt's tokens that come from a cache.")
+
+
+class EngineItem(BaseModel):
+    """An engine that a request may name."""
+
+    name: str
+    default: bool = Field(description="Whether requests that name none go there.")
+    ready: bool = Field(description="Whether this server's settings and packages are enough for it.")
+    remote: bool = Field(description="Whether somebody else's server writes the text.")
+    model: str | None = Field(description="The model of requests that name none.")
+    models: list[str] = Field(description="Those that it is known to have.")
+    prices: dict[str, EnginePrice] = Field(description="By model; `*`: those that have none of their own.")
+    limits: dict[str, Any] | None = Field(description="What it may be asked in a window of time.")
+
+
+class EngineList(BaseModel):
+    """The engines, by name."""
+
+    data: list[EngineItem]
+
+
 class Alive(BaseModel):
     """The process answers."""
 
