@@ -13,16 +13,18 @@ from typing import TypeVar
 
 import structlog
 
-from textgen import admission, outcomes
+from textgen import admission, outcomes, structured
 from textgen.caller import Caller
 from textgen.draft import Draft
 from textgen.engines.base import Chunk, Engine, EngineRequest, Finish
 from textgen.errors import (
     ConfigurationError,
     EngineError,
+    InvalidOutput,
     PermanentEngineError,
     StoreUnavailable,
     TransientEngineError,
+    UnfinishedOutput,
 )
 from textgen.heartbeat import Heartbeat, Running
 from textgen.lifecycle import Failure, Record, Status
@@ -147,10 +149,13 @@ class _Attempt:
             engine = self.worker.engine(self.record.params.get("engine"))
             self.running.record = self.record.but(engine=engine.name)
             finish = self._generate(engine)
+            self._check_form(finish)
         except TransientEngineError as exc:
+            self._note(exc)
             return self._retry(exc)
         except (PermanentEngineError, ConfigurationError) as exc:
-            return self._fail(Failure(type(exc).__name__, str(exc)))
+            self._note(exc)
+            return self._fail(Failure(_word(exc), str(exc)))
         except (StoreUnavailable, HandBack):
             raise
         except Exception as exc:  # noqa: BLE001 - the one place where any failure of an attempt is recorded
@@ -171,6 +176,30 @@ class _Attempt:
                     return None
         raise EngineError("the engine ended without a finish")
 
+    def _check_form(self, finish: Finish | None) -> None:
+        """Make sure that a finished text is of the form that was asked for; what it took counts all the same.
+
+        Raises:
+            InvalidOutput: It is not.
+            UnfinishedOutput: It is not, and will not be.
+        """
+        wanted = self.record.params.get("response_format")
+        wrong = structured.wrong(wanted, self.draft.text) if wanted and finish else None
+        if wrong is None or finish is None:
+            return
+        error: EngineError = InvalidOutput(wrong)
+        if finish.reason == "length":
+            error = UnfinishedOutput(f"{wrong}: it ended at max_tokens; raise that")
+        elif finish.reason == "content_filter":
+            error = UnfinishedOutput(f"{wrong}: the model or its provider refused")
+        error.provider_request_id = finish.provider_request_id
+        self.running.record = self.record.but(usage=finish.usage)
+        raise error
+
+    def _note(self, exc: EngineError | ConfigurationError) -> None:
+        """Keep by which id a provider knows the attempt that failed."""
+        self.running.record = self.record.but(provider_request_id=getattr(exc, "provider_request_id", None))
+
     def _request(self, engine: Engine) -> EngineRequest:
         record, params = self.record, self.record.params
         turns = record.messages or [{"role": "user", "content": record.prompt or ""}]
@@ -184,6 +213,7 @@ class _Attempt:
             top_p=params.get("top_p"),
             stop=tuple(params.get("stop") or ()),
             seed=params.get("seed"),
+            response_format=params.get("response_format"),
             metadata=record.metadata,
         )
 
@@ -208,6 +238,7 @@ class _Attempt:
             finish_reason=finish.reason,
             usage=finish.usage,
             model=finish.model or self.record.params.get("model"),
+            provider_request_id=finish.provider_request_id,
         )
         return self._settle(ended)
 
@@ -219,7 +250,7 @@ class _Attempt:
 
     def _retry(self, exc: TransientEngineError) -> Parked | Ended:
         failures, settings = self.record.failures + 1, self.worker.settings
-        error = Failure(type(exc).__name__, str(exc), retryable=True)
+        error = Failure(_word(exc), str(exc), retryable=True)
         if failures >= settings.max_attempts:
             return self._fail(error, is_dead=True)
         wait_s = outcomes.retry_delay_s(settings, failures, exc.retry_after_s)
@@ -259,6 +290,11 @@ class _Attempt:
         if control and control.cancel:
             return Ended(persist(lambda: outcomes.cancel(self.store, task_id)).record)
         return Ended(persist(lambda: self.store.get(task_id)))
+
+
+def _word(exc: EngineError | ConfigurationError) -> str:
+    """How the record's error names `exc`."""
+    return getattr(exc, "word", "") or type(exc).__name__
 
 
 def _iterate(engine: Engine, request: EngineRequest) -> Generator[Chunk | Finish, None, None]:

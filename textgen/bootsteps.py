@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 from amqp.exceptions import AccessRefused
+from billiard.process import current_process
 from celery import bootsteps, signals
 from celery.exceptions import WorkerShutdown
 from celery.worker import state as worker_state
@@ -16,7 +17,7 @@ from celery.worker.consumer.tasks import Tasks
 
 from textgen import broker, engines, logs, persistence, queues, redis_transport
 from textgen.celery import app
-from textgen.errors import ConfigurationError, EngineError, StoreForbidden, StoreUnavailable
+from textgen.errors import ConfigurationError, EngineError, EngineUnusable, StoreForbidden, StoreUnavailable
 from textgen.hooks import GenerateRequest
 from textgen.janitor import Janitor, Rounds
 from textgen.lifecycle import Status
@@ -47,6 +48,7 @@ class Declare(bootsteps.StartStopStep):
             redis_transport.count_by_server_time(c.connection)
         try:
             queues.refuse_timeout(settings)
+            engines.names()  # refuses servers that are described wrong
             persistence.persist(_make_sure_of_store)
             queues.declare(c.connection, settings)
         except AccessRefused as exc:
@@ -84,9 +86,23 @@ class Warm(bootsteps.StartStopStep):
 def warm(**_: Any) -> None:
     """Set up the default engine; where it cannot work, its tasks will say so."""
     try:
-        engines.get_engine(engines.default_name())
+        engine = engines.get_engine(engines.default_name())
     except (ConfigurationError, EngineError) as exc:
         log.error("the default engine does not work here", reason=str(exc))
+        return
+    # of the children of a prefork pool one is enough; other pools have no children, and no index
+    if engine.is_remote and getattr(current_process(), "index", 0) == 0:
+        threading.Thread(target=_ask, args=(engine,), name="ask-provider", daemon=True).start()
+
+
+def _ask(engine: engines.Engine) -> None:
+    """Have a bad key be found when the worker starts, and not by the first task."""
+    try:
+        engine.check()
+    except EngineUnusable as exc:
+        log.error("the default engine's provider refuses", reason=str(exc))
+    except EngineError as exc:
+        log.warning("the default engine's provider could not be asked", reason=str(exc))
 
 
 class Housekeeping(bootsteps.StartStopStep):

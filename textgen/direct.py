@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from textgen import broker, idempotency, outcomes, settlement
+from textgen import broker, catalogue, idempotency, outcomes, settlement
 from textgen.caller import Caller
+from textgen.catalogue import Entry
 from textgen.errors import (
     BrokerUnavailable,
     ConfigurationError,
@@ -255,6 +256,11 @@ def overview() -> Overview:
         workers=schedules.workers(store),
         janitor=schedules.counts(store),
     )
+
+
+def engines() -> list[Entry]:
+    """The engines that a request may name, as the settings of this process make them."""
+    return catalogue.entries(get_settings())
 
 
 def health() -> dict[str, str | None]:

@@ -134,7 +134,15 @@ class StoreForbidden(StoreUnavailable):
 
 
 class EngineError(TextgenError):
-    """An engine could not generate; the leaves say whether another attempt can help."""
+    """An engine could not generate; the leaves say whether another attempt can help.
+
+    Attributes:
+        provider_request_id: The provider's own id of the request, where there was one.
+        word: How the record's `error` names it; empty: as the class.
+    """
+
+    provider_request_id: str | None = None
+    word: str = ""
 
 
 class TransientEngineError(EngineError):
@@ -161,7 +169,20 @@ class PermanentEngineError(EngineError):
 
 
 class EngineUnusable(PermanentEngineError):
-    """The engine cannot work until somebody changes a setting (a key, a model, its package).
+    """The engine cannot work until somebody changes a setting (a key, a model, its package), or cannot do
+    what the request asks for though others may (a seed, where the provider knows none).
 
     Of a route the next engine is tried; without one the task is FAILED at once.
     """
+
+
+class InvalidOutput(TransientEngineError):
+    """The text is not what `response_format` asks for; another attempt may do better."""
+
+    word = "invalid_output"
+
+
+class UnfinishedOutput(PermanentEngineError):
+    """The text ended before it could be what `response_format` asks for; ask for it in another way."""
+
+    word = "invalid_output"

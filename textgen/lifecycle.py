@@ -80,9 +80,15 @@ def time_ms(text: str) -> float:
 class Usage:
     """What a generation consumed: tokens, and dollars where a price is known."""
 
+    #: All of them, those from a cache included.
     prompt_tokens: int = 0
+    #: All of them, also those that the model only thought.
     completion_tokens: int = 0
     cost_usd: float | None = None
+    #: Tokens of the prompt that the provider or the runtime had in a cache.
+    cached_tokens: int = 0
+    #: Tokens that the model thought and did not say.
+    reasoning_tokens: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """The record's `usage` object, `total_tokens` included."""
@@ -90,8 +96,15 @@ class Usage:
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "total_tokens": self.prompt_tokens + self.completion_tokens,
+            "cached_tokens": self.cached_tokens,
+            "reasoning_tokens": self.reasoning_tokens,
             "cost_usd": self.cost_usd,
         }
+
+    @classmethod
+    def from_dict(cls, shown: dict[str, Any]) -> Usage:
+        """Rebuild it from `as_dict`'s object; what it lacks counts as nothing."""
+        return cls(**{name: shown[name] for name in cls.__slots__ if name in shown})
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +141,8 @@ class Record:
     usage: Usage | None = None
     engine: str | None = None
     model: str | None = None
+    #: By which the provider's support finds the newest attempt, where there is a provider.
+    provider_request_id: str | None = None
     attempt: int = 0
     failures: int = 0
     cached: bool = False
@@ -157,8 +172,7 @@ class Record:
         if known.get("error"):
             known["error"] = Failure(**known["error"])
         if known.get("usage"):
-            usage = known["usage"]
-            known["usage"] = Usage(usage["prompt_tokens"], usage["completion_tokens"], usage["cost_usd"])
+            known["usage"] = Usage.from_dict(known["usage"])
         return cls(**known)
 
     def but(self, **changes: Any) -> Record:

@@ -21,17 +21,23 @@ NANO = 1_000_000_000
 
 
 class Price(BaseModel):
-    """Dollars per million tokens of prompt and of generated text."""
+    """Dollars per million tokens of prompt and of generated text; `cached` where those cost less."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     prompt: float = Field(ge=0, allow_inf_nan=False)
     completion: float = Field(ge=0, allow_inf_nan=False)
+    cached: float | None = Field(None, ge=0, allow_inf_nan=False)
 
     @property
     def prompt_nano(self) -> float:
         """Nanodollars of one token of a prompt."""
         return self.prompt * 1000
+
+    @property
+    def cached_nano(self) -> float:
+        """Nanodollars of one token of a prompt that was in a cache."""
+        return self.prompt_nano if self.cached is None else self.cached * 1000
 
     @property
     def completion_nano(self) -> float:

@@ -41,6 +41,11 @@ class ProviderSettings(BaseModel):
     anthropic_base_url: str = Field(
         "", validation_alias="ANTHROPIC_BASE_URL", description="Where it is: Anthropic, or another server."
     )
+    servers: SecretStr = Field(
+        SecretStr(""),
+        description="Servers that speak as OpenAI does, each an engine by its name, as JSON or the path of a "
+        'file: `{"ollama": {"model": "llama3.2"}, "lab": {"base_url": …, "api_key": …, "model": …}}`.',
+    )
     provider_timeout_s: float = Field(
         60.0, gt=0, le=3600, description="Seconds a provider may say nothing before an attempt fails."
     )

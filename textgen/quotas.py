@@ -39,5 +39,5 @@ class QuotaSettings(BaseModel):
     prices: str = Field(
         "",
         description='Dollars per million tokens, as JSON or the path of a file: `{"openai/gpt-5": '
-        '{"prompt": 1.25, "completion": 10}, "local": …}`.',
+        '{"prompt": 1.25, "completion": 10, "cached": 0.125}, "local": …}`.',
     )

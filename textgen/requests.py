@@ -25,7 +25,7 @@ from pydantic import (
 )
 from pydantic.types import Strict
 
-from textgen import engines
+from textgen import engines, formats
 from textgen.errors import AddressRefused, InvalidRequest
 from textgen.settings import get_settings
 from textgen.webhooks import guard
@@ -104,6 +104,10 @@ def _describe_engine(schema: dict[str, Any]) -> None:
 def _describe_stop(schema: dict[str, Any]) -> None:
     of_each = schema["anyOf"][0]["items"]
     schema["anyOf"].insert(1, dict(of_each))
+
+
+def _describe_format(schema: dict[str, Any]) -> None:
+    schema["anyOf"] = [*formats.DESCRIPTION, {"type": "null"}]
 
 
 def _describe_max_tokens(schema: dict[str, Any]) -> None:
@@ -191,6 +195,11 @@ class GenerationRequest(BaseModel):
         json_schema_extra=_describe_stop,
     )
     seed: StrictInt | None = Field(None, ge=0, le=2**32 - 1, description="Makes sampling repeatable.")
+    response_format: dict[StrictStr, Any] | None = Field(
+        None,
+        description="JSON that the text must be: by a JSON Schema, or any object. In OpenAI's shapes.",
+        json_schema_extra=_describe_format,
+    )
     priority: StrictInt = Field(5, ge=0, le=9, description="9 is the most urgent.")
     lane: Literal["interactive", "bulk"] = Field("interactive", description="Which queue it waits in.")
     metadata: dict[StrictStr, Any] = Field(default_factory=dict, description="Anything of your own.")
@@ -239,6 +248,14 @@ class GenerationRequest(BaseModel):
             raise ValueError(f"must be at most {limit}")
         return value
 
+    @field_validator("response_format")
+    @classmethod
+    def _format_can_be_kept_to(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is None:
+            return None
+        _check_json(value, formats.MAX_DEPTH + 2)
+        return formats.normalise(value)
+
     @field_validator("metadata")
     @classmethod
     def _metadata_within_limits(cls, value: dict[str, Any]) -> dict[str, Any]:
@@ -265,7 +282,7 @@ class GenerationRequest(BaseModel):
     @property
     def params(self) -> dict[str, Any]:
         """How to generate: the record's `params`."""
-        names = ("engine", "model", "max_tokens", "temperature", "top_p", "stop", "seed")
+        names = ("engine", "model", "max_tokens", "temperature", "top_p", "stop", "seed", "response_format")
         return {name: getattr(self, name) for name in names}
 
     def as_kwargs(self) -> dict[str, Any]:
@@ -276,7 +293,7 @@ class GenerationRequest(BaseModel):
 def _check_json(value: Any, depth: int) -> None:
     """Raise ValueError unless `value` is plain JSON of at most `depth` levels."""
     if depth < 0:
-        raise ValueError(f"is nested deeper than {MAX_METADATA_DEPTH} levels")
+        raise ValueError("is nested too deep")
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
             raise ValueError("must have strings as keys")

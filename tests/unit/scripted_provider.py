@@ -20,6 +20,64 @@ PIECES = {
     "/v1/messages": {"type": "content_block_delta", "index": 0,
                      "delta": {"type": "text_delta", "text": "Hello"}},
 }  # fmt: skip
+#: How a whole answer begins and ends beside its piece of text: (event, data) each.
+BEGINNINGS: dict[str, list[tuple[str, dict[str, Any]]]] = {
+    "/v1/messages": [
+        ("message_start", {"type": "message_start", "message": {
+            "id": "m", "type": "message", "role": "assistant", "model": "m-1", "content": [],
+            "stop_reason": None, "stop_sequence": None,
+            "usage": {"input_tokens": 4, "cache_read_input_tokens": 5, "cache_creation_input_tokens": 2,
+                      "output_tokens": 1}}}),
+        ("content_block_start", {"type": "content_block_start", "index": 0,
+                                 "content_block": {"type": "text", "text": ""}}),
+    ],
+}  # fmt: skip
+ENDS: dict[str, list[tuple[str, dict[str, Any]]]] = {
+    "/v1/chat/completions": [
+        ("", {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m-1",
+              "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}),
+        ("", {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m-1", "choices": [],
+              "usage": {"prompt_tokens": 11, "completion_tokens": 9, "total_tokens": 20,
+                        "prompt_tokens_details": {"cached_tokens": 5},
+                        "completion_tokens_details": {"reasoning_tokens": 3}}}),
+    ],
+    "/v1/responses": [
+        ("response.completed", {"type": "response.completed", "sequence_number": 3, "response": {
+            "id": "r", "object": "response", "created_at": 1, "model": "m-1", "output": [],
+            "status": "completed", "parallel_tool_calls": False, "tool_choice": "auto", "tools": [],
+            "usage": {"input_tokens": 11, "output_tokens": 9, "total_tokens": 20,
+                      "input_tokens_details": {"cached_tokens": 5},
+                      "output_tokens_details": {"reasoning_tokens": 3}}}}),
+    ],
+    "/v1/messages": [
+        ("message_delta", {"type": "message_delta", "delta": {"stop_reason": "end_turn",
+                                                              "stop_sequence": None},
+                           "usage": {"output_tokens": 9, "output_tokens_details": {"thinking_tokens": 3}}}),
+        ("message_stop", {"type": "message_stop"}),
+    ],
+}  # fmt: skip
+#: What every answer has: its id, and what is left of the limits, in the words of each provider.
+TOLD = {
+    "/v1/messages": {
+        "request-id": "req_canary-free.1",
+        "anthropic-ratelimit-requests-limit": "50",
+        "anthropic-ratelimit-requests-remaining": "49",
+        "anthropic-ratelimit-requests-reset": "in an hour, by RFC 3339",
+        "anthropic-ratelimit-input-tokens-limit": "10000",
+        "anthropic-ratelimit-input-tokens-remaining": "9000",
+        "anthropic-ratelimit-output-tokens-limit": "1000",
+        "anthropic-ratelimit-output-tokens-remaining": "10",
+    },
+    "": {
+        "x-request-id": "req_canary-free.1",
+        "x-ratelimit-limit-requests": "50",
+        "x-ratelimit-remaining-requests": "49",
+        "x-ratelimit-reset-requests": "1h0m0s",
+        "x-ratelimit-limit-tokens": "1000",
+        "x-ratelimit-remaining-tokens": "10",
+        "x-ratelimit-reset-tokens": "20ms",
+    },
+}
 FAILURES = {
     "/v1/chat/completions": ("", {"error": {"message": INDISCREET, "type": "server_error", "code": None}}),
     "/v1/responses": ("error", {"type": "error", "code": "server_error", "message": INDISCREET, "param": None,
@@ -57,6 +115,10 @@ class ScriptedProvider:
     def __init__(self) -> None:
         self.over = threading.Event()
         self.asked: list[dict[str, Any]] = []
+        self.paths: list[str] = []
+        self.headers: list[dict[str, str]] = []
+        #: What is said where a whole text is asked for.
+        self.text = "Hello"
         #: Connections that the client ended while it was being told something.
         self.hung_up = threading.Event()
         handler = type("Handler", (_Handler,), {"provider": self})
@@ -81,6 +143,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.provider.asked.append(body)
         scenario = body["model"]
+        self.provider.paths.append(self.path)
+        self.provider.headers.append({name.lower(): value for name, value in self.headers.items()})
         if scenario in REFUSALS:
             self._refuse(*REFUSALS[scenario])
         elif scenario == "closed":
@@ -100,6 +164,7 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {
             "Content-Type": "application/json",
             "Content-Length": str(len(text)),
+            **self._told(),
             **headers,
         }.items():
             told = formatdate(time.time() + 3600, usegmt=True) if value is IN_AN_HOUR else value
@@ -107,20 +172,51 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(text)
 
+    def _told(self) -> dict[str, str]:
+        told = dict(TOLD.get(self._way(), TOLD[""]))
+        in_an_hour = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3600))
+        return {name: in_an_hour if "RFC 3339" in value else value for name, value in told.items()}
+
+    def _way(self) -> str:
+        """The path as OpenAI and Anthropic have it, whatever stands in front of it."""
+        path = self.path.partition("?")[0]
+        return next((way for way in PIECES if path.endswith(way.removeprefix("/v1"))), path)
+
+    def do_GET(self) -> None:
+        if "canary" in self.headers.get("Authorization", "") + self.headers.get("x-api-key", ""):
+            self._send(200, {"data": [{"id": "tiny", "object": "model", "type": "model"}], "object": "list"})
+        else:
+            self._refuse(*REFUSALS["401"])
+
+    def _send(self, status: int, body: dict[str, Any]) -> None:
+        text = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
     def _begin(self, kind: str) -> None:
         self.send_response(200)
+        for name, value in self._told().items():
+            self.send_header(name, value)
         self.send_header("Content-Type", kind)
         self.send_header("Connection", "close")
         self.end_headers()
 
     def _stream(self, scenario: str) -> None:
-        path = self.path
-        piece = PIECES[path]
+        path = self._way()
+        piece = json.loads(json.dumps(PIECES[path]).replace("Hello", json.dumps(self.provider.text)[1:-1]))
+        for kind, data in BEGINNINGS.get(path, []):
+            self._say(kind, data)
         self._say(str(piece.get("type", "")), piece)
         if scenario == "500 in the middle":
             self._say(*FAILURES[path])
         elif scenario == "garbage":
             self.wfile.write(b"event: content_block_delta\ndata: {not JSON\n\n")
+        elif scenario == "whole":
+            for kind, data in ENDS[path]:
+                self._say(kind, data)
         elif scenario == "silence in the middle":
             self.provider.over.wait()
         elif scenario == "drip":

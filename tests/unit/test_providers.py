@@ -11,14 +11,21 @@ import pytest
 from tests.unit.generation import answer, answers, pieces_of, request
 from tests.unit.llama_server import LlamaServer
 from tests.unit.scripted_provider import REFUSALS, ScriptedProvider
-from textgen.engines import Chunk, Engine, engine_class
-from textgen.errors import EngineError, PermanentEngineError, TransientEngineError
+from textgen.engines import Chunk, Engine, EngineRequest, engine_class
+from textgen.engines.openai import ServerEngine
+from textgen.errors import EngineError, EngineUnusable, PermanentEngineError, TransientEngineError
+from textgen.lifecycle import Usage
+from textgen.servers import Server
 from textgen.settings import Settings
 
 KEY = "sk-canary-7261"
 #: Engine and way of speaking.
 WAYS = ("openai by chat", "openai by responses", "anthropic")
 CHAT = WAYS[0]
+
+
+SCHEMA = {"type": "object", "properties": {"sea": {"type": "string", "maxLength": 5}}, "required": ["sea"]}
+FORM = {"type": "json_schema", "name": "seas", "schema": SCHEMA}
 
 
 def engine_at(way: str, url: str, **more: object) -> Engine:
@@ -46,8 +53,10 @@ def llama() -> Iterator[LlamaServer]:
 
 
 @pytest.fixture(scope="module", params=WAYS)
-def real(request: pytest.FixtureRequest, llama: LlamaServer) -> Engine:
-    return engine_at(request.param, llama.url)
+def real(request: pytest.FixtureRequest, llama: LlamaServer) -> Iterator[Engine]:
+    made = engine_at(request.param, llama.url)
+    yield made
+    made._client.close()  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="module")
@@ -166,15 +175,18 @@ def test_what_is_asked_for_is_passed_on(provider: ScriptedProvider) -> None:
     assert (sent["max_tokens"], sent["temperature"], sent["top_p"]) == (33, 0.5, 0.9)
     assert (sent["stop"], sent["seed"]) == (["END"], 5)
     with pytest.raises(EngineError):
-        answer(engine_at("anthropic", provider.url), asked)
+        answer(engine_at("anthropic", provider.url), replace(asked, seed=None))
     sent = provider.asked[-1]
     assert (sent["max_tokens"], sent["temperature"], sent["stop_sequences"]) == (33, 0.5, ["END"])
 
 
 def test_what_a_provider_does_not_have_is_refused(provider: ScriptedProvider) -> None:
-    with pytest.raises(PermanentEngineError, match="OPENAI_API=chat"):
-        answer(engine_at("openai by responses", provider.url), request(seed=None, stop=("END",)))
-    with pytest.raises(PermanentEngineError, match="at most 1"):
+    for asked in (request(seed=None, stop=("END",)), request(seed=5)):
+        with pytest.raises(EngineUnusable, match="set OPENAI_API to chat"):
+            answer(engine_at("openai by responses", provider.url), asked)
+    with pytest.raises(EngineUnusable, match="anthropic knows no seed"):
+        answer(engine_at("anthropic", provider.url), request(seed=5))
+    with pytest.raises(EngineUnusable, match="at most 1"):
         answer(engine_at("anthropic", provider.url), request(seed=None, temperature=1.5))
 
 
@@ -194,3 +206,107 @@ def test_a_text_without_a_length_has_the_provider_s_own() -> None:
     settings = Settings(openai_max_tokens=77, max_tokens=11)
     assert engine_class("openai")(settings).default_max_tokens() == 77
     assert engine_class("anthropic")(settings).default_max_tokens() == 11
+
+
+def whole(**fields: object) -> EngineRequest:
+    return request(model="whole", seed=None, **fields)
+
+
+def test_usage_counts_cached_and_reasoning_tokens_alike_everywhere(bad: Engine) -> None:
+    found = answer(bad, whole())
+    assert found.finish.usage == Usage(11, 9, cached_tokens=5, reasoning_tokens=3)
+    assert found.finish.model == "m-1"
+
+
+def test_the_first_piece_says_what_is_left_of_the_limits(bad: Engine) -> None:
+    first = answer(bad, whole()).pieces[0]
+    assert isinstance(first, Chunk)
+    assert (first.text, first.tokens) == ("", 0)
+    assert first.quota is not None
+    requests, tokens = first.quota.requests, first.quota.tokens
+    assert (requests.limit, requests.remaining) == (50, 49)
+    assert 3500 < (requests.reset_s or 0) <= 3600
+    assert (tokens.limit, tokens.remaining) == (1000, 10)
+
+
+def test_the_provider_s_id_of_a_request_is_kept_however_it_ends(bad: Engine) -> None:
+    assert answer(bad, whole()).finish.provider_request_id == "req_canary-free.1"
+    for scenario in ("400", "429", "truncated", "500 in the middle", "garbage"):
+        with pytest.raises(EngineError) as caught:
+            answer(bad, request(seed=None, model=scenario))
+        assert caught.value.provider_request_id == "req_canary-free.1"
+
+
+@pytest.mark.parametrize("scenario", REFUSALS)
+def test_only_a_limit_that_is_reached_throttles_and_only_settings_make_unusable(
+    bad: Engine, scenario: str
+) -> None:
+    with pytest.raises(EngineError) as caught:
+        answer(bad, request(seed=None, model=scenario))
+    status = REFUSALS[scenario][0]
+    assert getattr(caught.value, "is_throttled", False) is (status in (429, 529))
+    assert isinstance(caught.value, EngineUnusable) is (status in (401, 403, 404))
+
+
+def test_a_form_that_is_asked_for_is_passed_on(provider: ScriptedProvider) -> None:
+    sent = {}
+    for way in WAYS:
+        answer(engine_at(way, provider.url), whole(response_format=FORM))
+        sent[way] = provider.asked[-1]
+    rest = {"name": "seas", "schema": SCHEMA}
+    assert sent["openai by chat"]["response_format"] == {"type": "json_schema", "json_schema": rest}
+    assert sent["openai by responses"]["text"] == {"format": {"type": "json_schema", **rest}}
+    assert sent["anthropic"]["output_config"] == {"format": {"type": "json_schema", "schema": SCHEMA}}
+
+
+def test_json_without_a_schema_is_no_form_of_anthropic_s(provider: ScriptedProvider) -> None:
+    with pytest.raises(PermanentEngineError, match="schema"):
+        answer(engine_at("anthropic", provider.url), whole(response_format={"type": "json_object"}))
+
+
+def test_a_named_server_is_spoken_to_as_it_is_described(provider: ScriptedProvider) -> None:
+    described = Server(
+        base_url=f"{provider.url}/v1", api_key=KEY, model="whole", headers={"X-Team": "sea"}, max_tokens=77
+    )
+    engine = ServerEngine.named("lab", described)(Settings(openai_api_key="sk-of-another"))
+    engine.setup()
+    found = answer(engine, request(seed=5, stop=("END",)))
+    assert (found.text, engine.name, engine.default_max_tokens()) == ("Hello", "lab", 77)
+    headers, sent = provider.headers[-1], provider.asked[-1]
+    assert (headers["authorization"], headers["x-team"]) == (f"Bearer {KEY}", "sea")
+    assert (sent["seed"], sent["stop"], sent["max_tokens"]) == (5, ["END"], 12)
+    with pytest.raises(EngineUnusable, match="api_key of lab in TEXTGEN_SERVERS"):
+        answer(engine, request(seed=None, model="401"))
+
+
+def test_azure_s_deployments_are_spoken_to_by_their_version(provider: ScriptedProvider) -> None:
+    described = Server(base_url=provider.url, api_key=KEY, model="whole", api_version="2026-01-01")
+    engine = ServerEngine.named("azure", described)(Settings())
+    engine.setup()
+    assert answer(engine, request(seed=None)).text == "Hello"
+    assert provider.paths[-1] == "/openai/deployments/whole/chat/completions?api-version=2026-01-01"
+    assert provider.headers[-1]["api-key"] == KEY
+
+
+def test_a_provider_is_asked_for_its_models(bad: Engine) -> None:
+    assert bad.models() == ["tiny"]
+
+
+def test_a_bad_key_is_found_by_asking(provider: ScriptedProvider) -> None:
+    for name in ("openai", "anthropic"):
+        url = f"{provider.url}/v1" if name == "openai" else provider.url
+        engine = engine_class(name)(Settings(**{f"{name}_api_key": "sk-wrong", f"{name}_base_url": url}))
+        engine.setup()
+        with pytest.raises(EngineUnusable, match=f"{name.upper()}_API_KEY") as caught:
+            engine.check()
+        assert "sk-wrong" not in str(caught.value)
+
+
+def test_an_account_is_that_of_address_and_key_and_shows_neither() -> None:
+    openai = engine_class("openai")
+    one, other = Settings(openai_api_key="sk-one"), Settings(openai_api_key="sk-other")
+    assert openai.account(one) == openai.account(one) != openai.account(other)
+    assert "sk-one" not in openai.account(one)
+    assert openai.account(one) != engine_class("anthropic").account(Settings(anthropic_api_key="sk-one"))
+    assert openai.is_remote
+    assert not engine_class("mock").is_remote

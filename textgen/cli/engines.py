@@ -1,61 +1,57 @@
-"""`textgen engines`: which there are, and what keeps each from working."""
+"""`textgen engines`: which there are, what keeps each from working, what each has and costs."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from textgen.cli import exits
 from textgen.cli.fields import json_option
 
+if TYPE_CHECKING:
+    from textgen.catalogue import Entry
+
+#: Models that a row names at the most; JSON has them all.
+SHOWN = 5
+
 
 @click.command()
 @click.option("--check", is_flag=True, help="Set each up that can be, and ask its provider.")
 @json_option
 def engines(check: bool, as_json: bool) -> None:
-    """List the engines, and what keeps each from working.
+    """List the engines: models, prices, limits, and what keeps each from working.
 
     Looks at this machine and its settings: a worker elsewhere may have others. With --check the exit
     code is 1 if the default engine cannot work.
     """
     from rich.table import Table
 
-    from textgen import engines as there
+    from textgen import catalogue
     from textgen.cli import screen
-    from textgen.errors import ConfigurationError
+    from textgen.settings import get_settings
 
-    try:
-        default = there.default_name()
-    except ConfigurationError:
-        default = ""
-    rows = [{"name": name, "default": name == default, **_state(name, check)} for name in there.names()]
+    found = catalogue.entries(get_settings(), is_asked=check)
     if as_json:
-        screen.write_json(rows)
+        screen.write_json([entry.as_dict() | {"why": entry.why} for entry in found])
     else:
-        table = Table("engine", "ready", "", box=None)
-        for row in rows:
-            table.add_row(
-                row["name"] + (" (default)" if row["default"] else ""), _yes(row["ready"]), row["why"]
-            )
+        table = Table("engine", "ready", "models", "$ per million (in / out)", "limits", "", box=None)
+        for entry in found:
+            table.add_row(*_row(entry))
         screen.console().print(table)
-    if check and not any(row["default"] and row["ready"] for row in rows):
+    if check and not any(entry.is_default and not entry.why for entry in found):
         raise click.exceptions.Exit(exits.FAILED)
 
 
-def _state(name: str, check: bool) -> dict[str, Any]:
-    from textgen import engines as there
-    from textgen.errors import ConfigurationError, EngineError
-    from textgen.settings import get_settings
-
-    try:
-        why = there.engine_class(name).missing(get_settings())
-        if check and why is None:
-            there.get_engine(name).check()
-    except (ConfigurationError, EngineError) as exc:
-        why = str(exc)
-    return {"ready": why is None, "why": why or ""}
-
-
-def _yes(ready: bool) -> str:
-    return "yes" if ready else "no"
+def _row(entry: Entry) -> tuple[str, ...]:
+    models = [entry.model] if entry.model else []
+    models += [model for model in entry.models if model != entry.model]
+    more = [f"and {len(models) - SHOWN} more"] if len(models) > SHOWN else []
+    return (
+        entry.name + (" (default)" if entry.is_default else ""),
+        "no" if entry.why else "yes",
+        "\n".join(models[:SHOWN] + more),
+        "\n".join(f"{model}: {price.prompt:g} / {price.completion:g}" for model, price in entry.prices),
+        ", ".join(f"{name} {value}" for name, value in (entry.limits or {}).items()),
+        entry.why,
+    )

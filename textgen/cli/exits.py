@@ -17,7 +17,8 @@ DONE, FAILED, USAGE, UNKNOWN, UNAVAILABLE, TIMEOUT, INTERRUPTED = 0, 1, 2, 3, 4,
 #: Exit code → what it tells the caller.
 EXIT_CODES: dict[int, str] = {
     DONE: "done",
-    FAILED: "the task FAILED or was cancelled; for `cancel`: it had already ended",
+    FAILED: "the task FAILED or was cancelled; for `cancel`: it had already ended; for `check`: "
+    "something is wrong",
     USAGE: "wrong usage, request or setting",
     UNKNOWN: "no task has this id",
     UNAVAILABLE: "broker, store or server unavailable",

@@ -26,6 +26,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "list": ("textgen.cli.tasks:list_tasks", "List your tasks."),
     "usage": ("textgen.cli.usage:usage", "Show what was used, day by day."),
     "engines": ("textgen.cli.engines:engines", "List the engines, and what keeps each from working."),
+    "check": (
+        "textgen.cli.check:check",
+        "Look whether settings, broker, store and engines are fit for work.",
+    ),
     "keys": ("textgen.cli.keys:keys", "Make API keys, list them, replace and revoke them."),
     "dead": ("textgen.cli.dead:dead", "Look at dead letters, submit them again, delete them."),
     "webhooks": (

@@ -1,4 +1,4 @@
-"""The engines there are, found through the entry-point group `textgen.engines`.
+"""The engines there are: those of the entry-point group `textgen.engines`, and servers named by a setting.
 
 This package registers its own there like any other package does (name = "module:Class").
 """
@@ -8,17 +8,25 @@ from __future__ import annotations
 import importlib
 import os
 import threading
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
 
 from textgen.engines.base import Chunk, Engine, EngineRequest, Finish
 from textgen.errors import ConfigurationError
+from textgen.servers import Server, from_settings
 from textgen.settings import get_settings
+
+if TYPE_CHECKING:
+    from textgen.engines.openai import ServerEngine
 
 __all__ = ["Chunk", "Engine", "EngineRequest", "Finish", "default_name", "get_engine", "names"]
 
 _instances: dict[tuple[int, str], Engine] = {}
 _instances_lock = threading.Lock()
+#: Name of a server → its class.
+_of_servers: dict[str, type[ServerEngine]] = {}
 
 
 @cache
@@ -26,18 +34,45 @@ def _classes() -> dict[str, str]:
     return {entry.name: entry.value for entry in entry_points(group="textgen.engines")}
 
 
+def _servers() -> Mapping[str, Server]:
+    """The servers that `TEXTGEN_SERVERS` names, none of which may hide an installed engine."""
+    found = from_settings(get_settings())
+    hidden = sorted(found.keys() & _classes().keys())
+    if hidden:
+        raise ConfigurationError(f"TEXTGEN_SERVERS: {hidden[0]}: is an installed engine; name it otherwise")
+    return found
+
+
 def names() -> list[str]:
-    """The names of all engines, sorted."""
-    return sorted(_classes())
+    """The names of all engines, sorted.
+
+    Raises:
+        ConfigurationError: `TEXTGEN_SERVERS` is wrong.
+    """
+    return sorted({*_classes(), *_servers()})
 
 
-@cache
 def engine_class(name: str) -> type[Engine]:
-    """Import the class of engine `name`.
+    """The class of engine `name`.
 
     Raises:
         ConfigurationError: There is no such engine, or its package does not load.
     """
+    server = _servers().get(name)
+    return _installed(name) if server is None else _server_class(name, server)
+
+
+def _server_class(name: str, server: Server) -> type[Engine]:
+    from textgen.engines.openai import ServerEngine
+
+    known = _of_servers.get(name)
+    if known is None or known.described != server:
+        known = _of_servers[name] = ServerEngine.named(name, server)
+    return known
+
+
+@cache
+def _installed(name: str) -> type[Engine]:
     try:
         module, _, attribute = _classes()[name].partition(":")
     except KeyError:

@@ -1,15 +1,19 @@
-"""Anthropic's Messages, through the official SDK. Retrying is the queue's work: the SDK's own is off."""
+"""Anthropic's Messages, through the official SDK."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from textgen.engines.base import Chunk, Engine, EngineRequest, Finish, FinishReason
-from textgen.errors import PermanentEngineError
+from textgen.engines.base import Chunk, EngineRequest, Finish, FinishReason
+from textgen.engines.remote import RemoteEngine
+from textgen.errors import EngineUnusable
 from textgen.lifecycle import Usage
+from textgen.servers import Server
 from textgen.settings import Settings
+
+if TYPE_CHECKING:
+    from textgen.engines.provider import Exchange
 
 #: How the provider names the end of a text → how we do.
 REASONS: dict[str, FinishReason] = {
@@ -23,89 +27,89 @@ REASONS: dict[str, FinishReason] = {
 MAX_TEMPERATURE = 1.0
 
 
-class AnthropicEngine(Engine):
-    """The models of Anthropic, or of the server at `ANTHROPIC_BASE_URL`. A seed has no effect."""
+class AnthropicEngine(RemoteEngine):
+    """The models of Anthropic, or of the server at `ANTHROPIC_BASE_URL`."""
 
     name = "anthropic"
+    sdk_name = "anthropic"
+    default_url = "https://api.anthropic.com"
 
     @classmethod
-    def missing(cls, settings: Settings) -> str | None:
-        if importlib.util.find_spec("anthropic") is None:
-            return "The engine anthropic needs its SDK: pip install 'textgen[anthropic]'."
-        if not settings.anthropic_api_key.get_secret_value() and not settings.anthropic_base_url:
-            return "The engine anthropic needs a key: set ANTHROPIC_API_KEY."
-        return None
-
-    def default_max_tokens(self) -> int:
-        return self.settings.anthropic_max_tokens or super().default_max_tokens()
-
-    def setup(self) -> None:
-        missing = self.missing(self.settings)
-        if missing:
-            raise PermanentEngineError(missing)
-        import anthropic
-
-        from textgen.engines import provider
-
-        self._sdk, self._provider = anthropic, provider
-        self._client: Any = anthropic.Anthropic(
-            api_key=self.settings.anthropic_api_key.get_secret_value() or "none",
-            base_url=self.settings.anthropic_base_url or None,
-            max_retries=0,
-            timeout=provider.timeout(self.settings),
-            http_client=anthropic.DefaultHttpxClient(limits=provider.limits()),
+    def server(cls, settings: Settings) -> Server:
+        return Server(
+            base_url=settings.anthropic_base_url,
+            api_key=settings.anthropic_api_key,
+            model=settings.anthropic_model,
+            max_tokens=settings.anthropic_max_tokens,
+            temperature=settings.anthropic_temperature,
         )
 
-    def check(self) -> None:
-        with self._provider.sorted_errors(self._sdk, self.name, "ANTHROPIC_API_KEY"):
-            self._client.models.list()
+    def _connect(self, server: Server, options: dict[str, Any]) -> Any:
+        client = self._sdk.Anthropic(base_url=server.base_url or self.default_url, **options)
+        _ = client.messages  # imported on first use: not by all of the first requests at once
+        return client
 
-    def generate(self, request: EngineRequest) -> Iterator[Chunk | Finish]:
-        with self._provider.sorted_errors(self._sdk, self.name, "ANTHROPIC_API_KEY"):
-            yield from self._messages(self._asked(request))
-
-    def _messages(self, asked: dict[str, Any]) -> Iterator[Chunk | Finish]:
-        reason, model = None, None
-        prompt_tokens = completion_tokens = 0
-        stream = self._client.messages.create(**asked, stream=True)
-        with stream, self._provider.sensible(self.name):
-            for event in stream:
-                if event.type == "message_start":
-                    model = event.message.model
-                    prompt_tokens = event.message.usage.input_tokens
-                    yield Chunk("", 0, prompt_tokens)
-                elif event.type == "content_block_delta" and event.delta.type == "text_delta":
-                    yield Chunk(event.delta.text)
-                elif event.type == "message_delta":
-                    reason = event.delta.stop_reason or reason
-                    prompt_tokens = event.usage.input_tokens or prompt_tokens
-                    completion_tokens = event.usage.output_tokens
-        if reason is None:
-            raise self._provider.broken_off(self.name)
-        yield Finish(REASONS.get(reason, "stop"), Usage(prompt_tokens, completion_tokens), model)
+    def _speak(self, request: EngineRequest, exchange: Exchange) -> Iterator[Chunk | Finish]:
+        stream = self._client.messages.create(**self._provider.given(self._asked(request)), stream=True)
+        with stream:
+            yield from exchange.carry(stream.response.headers, _read(stream))
 
     def _asked(self, request: EngineRequest) -> dict[str, Any]:
-        model = request.model or self.settings.anthropic_model
-        if not model:
-            raise PermanentEngineError("the request names no model, and ANTHROPIC_MODEL is not set")
-        temperature = request.temperature
-        if temperature is None:
-            temperature = self.settings.anthropic_temperature
+        if request.seed is not None:
+            raise EngineUnusable(f"{self.name} knows no seed")
+        temperature = self._temperature(request)
         if temperature is not None and temperature > MAX_TEMPERATURE:
-            raise PermanentEngineError(f"temperature must be at most {MAX_TEMPERATURE:.0f} with anthropic")
+            raise EngineUnusable(f"temperature must be at most {MAX_TEMPERATURE:.0f} with {self.name}")
         system = "\n\n".join(turn["content"] for turn in request.messages if turn["role"] == "system")
-        asked = {
-            "model": model,
+        # the SDK has no arguments for these any more
+        body = self._provider.given({"temperature": temperature, "top_p": request.top_p})
+        return {
+            "model": self._model(request),
             "max_tokens": request.max_tokens,
             "messages": [_turn(turn) for turn in request.messages if turn["role"] != "system"],
             "system": system or None,
             "stop_sequences": list(request.stop) or None,
-            # the SDK has no arguments for these any more
-            "extra_body": self._provider.given({"temperature": temperature, "top_p": request.top_p}) or None,
+            "output_config": _output(request.response_format),
+            "extra_body": body or None,
         }
-        return self._provider.given(asked)
+
+
+def _output(asked: dict[str, Any] | None) -> dict[str, Any] | None:
+    if asked is None:
+        return None
+    if asked["type"] != "json_schema":
+        raise EngineUnusable("anthropic writes JSON by a schema only: give response_format one")
+    return {"format": {"type": "json_schema", "schema": asked["schema"]}}
 
 
 def _turn(turn: dict[str, str]) -> dict[str, Any]:
     """A turn as blocks, which all servers know."""
     return {"role": turn["role"], "content": [{"type": "text", "text": turn["content"]}]}
+
+
+def _read(stream: Any) -> Iterator[Chunk | Finish]:
+    """Translate the SDK's stream; where it ends before the text does, there is no `Finish`."""
+    reason, model, usage = None, None, Usage()
+    for event in stream:
+        if event.type == "message_start":
+            model, usage = event.message.model, _used(event.message.usage, usage)
+            yield Chunk("", 0, usage.prompt_tokens)
+        elif event.type == "content_block_delta" and event.delta.type == "text_delta":
+            yield Chunk(event.delta.text)
+        elif event.type == "message_delta":
+            reason = event.delta.stop_reason or reason
+            usage = _used(event.usage, usage)
+    if reason is not None:
+        yield Finish(REASONS.get(reason, "stop"), usage, model)
+
+
+def _used(told: Any, before: Usage) -> Usage:
+    """What was used, as an event tells it: tokens that a cache was read or filled with are counted apart."""
+    cached = told.cache_read_input_tokens or 0
+    prompt = (told.input_tokens or 0) + cached + (told.cache_creation_input_tokens or 0)
+    return Usage(
+        prompt or before.prompt_tokens,
+        told.output_tokens or before.completion_tokens,
+        cached_tokens=cached or before.cached_tokens,
+        reasoning_tokens=getattr(told.output_tokens_details, "thinking_tokens", None) or 0,
+    )

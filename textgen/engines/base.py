@@ -32,6 +32,8 @@ class EngineRequest:
     top_p: float | None = None
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    #: What the text must be, as `textgen.formats` has it: {`type`, `name`, `schema` …}. None: any text.
+    response_format: dict[str, Any] | None = None
     #: The submitter's own; engines other than the mock have no business with it.
     metadata: dict[str, Any] = field(default_factory=dict)
 
@@ -116,6 +118,10 @@ class Engine(ABC):
             EngineError: It cannot, or not just now.
         """
 
+    def models(self) -> list[str]:
+        """The models that it has, where somebody can be asked; raises as `check` does."""
+        return []
+
     def default_max_tokens(self) -> int:
         """Tokens of a text whose request names no number."""
         return self.settings.max_tokens
@@ -124,7 +130,7 @@ class Engine(ABC):
         """Load what generation needs; called once per process, after fork, before `generate`.
 
         Raises:
-            PermanentEngineError: The engine cannot work here; the message says what to do.
+            EngineUnusable: The engine cannot work here; the message says what to do.
         """
 
     @abstractmethod

@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from textgen import weights
+from textgen.engines import chat
 from textgen.engines.base import Chunk, Engine, EngineRequest, Finish
 from textgen.engines.call import PULSE_S, Call
 from textgen.engines.native import Mailbox
-from textgen.errors import PermanentEngineError, TransientEngineError
+from textgen.errors import EngineUnusable, PermanentEngineError, TransientEngineError
 from textgen.lifecycle import Usage
 from textgen.settings import Settings
 
@@ -58,18 +59,25 @@ class LocalEngine(Engine):
             return f"The local engine needs a model, and there is none at {path}: textgen fetch-model."
         return None
 
+    @classmethod
+    def default_model(cls, settings: Settings) -> str | None:
+        return weights.model_path(settings).stem.lower()
+
+    def models(self) -> list[str]:
+        return [self.model]
+
     def setup(self) -> None:
         reason = self.missing(self.settings)
         if reason:
-            raise PermanentEngineError(reason)
+            raise EngineUnusable(reason)
         try:
             import xllamacpp
         except ImportError as exc:
-            raise PermanentEngineError(f"the runtime of the local engine does not load: {exc}") from exc
+            raise EngineUnusable(f"the runtime of the local engine does not load: {exc}") from exc
         try:
             self._server = xllamacpp.Server(self._parameters(xllamacpp.CommonParams()))
         except RuntimeError as exc:
-            raise PermanentEngineError(f"the model file {self.path} cannot be loaded ({exc})") from exc
+            raise EngineUnusable(f"the model file {self.path} cannot be loaded ({exc})") from exc
         atexit.register(self._close, os.getpid())
 
     def _close(self, pid: int) -> None:
@@ -132,6 +140,7 @@ def _body(request: EngineRequest) -> dict[str, Any]:
         "top_p": request.top_p,
         "seed": None if request.seed is None else min(request.seed, MAX_SEED),
         "stop": list(request.stop) or None,
+        "response_format": chat.format_of(request),
     }
     return body | {name: value for name, value in chosen.items() if value is not None}
 

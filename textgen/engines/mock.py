@@ -7,19 +7,22 @@ and `TEXTGEN_MOCK_FAILURE`, and for one request by the object `mock` in its meta
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import signal
 import time
 from collections.abc import Iterator
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from textgen import structured
 from textgen.engines.base import Chunk, Engine, EngineRequest, Finish, FinishReason
-from textgen.errors import PermanentEngineError, TransientEngineError
+from textgen.engines.sample import Unknown, sample
+from textgen.errors import EngineUnusable, PermanentEngineError, TransientEngineError
 from textgen.lifecycle import Usage
-from textgen.settings import variable
+from textgen.settings import Settings, variable
 
 #: The words its sentences are made of.
 WORDS = (
@@ -64,20 +67,32 @@ class MockEngine(Engine):
 
     name = "mock"
 
+    @classmethod
+    def default_model(cls, settings: Settings) -> str | None:
+        return cls.name
+
+    def models(self) -> list[str]:
+        return [self.name]
+
     def setup(self) -> None:
         try:
             MockPlan(failure=self.settings.mock_failure or None)  # type: ignore[arg-type]
         except ValidationError as exc:
-            raise PermanentEngineError(f"{variable('mock_failure')}: {_reasons(exc)}") from None
+            raise EngineUnusable(f"{variable('mock_failure')}: {_reasons(exc)}") from None
 
     def generate(self, request: EngineRequest) -> Iterator[Chunk | Finish]:
         plan = self._plan(request)
         fails = plan.fails(request.attempt)
-        wanted = TOKENS if plan.tokens is None else plan.tokens
+        words = _words(request)
+        if request.response_format:
+            listed = _json(request.response_format, words).split(" ")
+            wanted, words = min(len(listed), plan.tokens or len(listed)), iter([*listed, ""])
+        else:
+            wanted = TOKENS if plan.tokens is None else plan.tokens
         endless = fails and plan.failure == "streams_forever"
         prompt_tokens = sum(len(turn["content"].split()) for turn in request.messages)
         text, count, reason = _StopFilter(request.stop), 0, _reason(wanted, request)
-        for word in _words(request):
+        for word in words:
             if fails and not endless and count >= min(plan.after, wanted, request.max_tokens):
                 _fail(plan)
             if not endless and count >= min(wanted, request.max_tokens):
@@ -146,6 +161,18 @@ def _words(request: EngineRequest) -> Iterator[str]:
     choice = random.Random(hashlib.sha256(asked.encode()).digest())  # noqa: S311 - repeatable by design
     while True:
         yield choice.choice(WORDS)
+
+
+def _json(wanted: dict[str, Any], words: Iterator[str]) -> str:
+    """A text of the form that is asked for."""
+    schema = wanted.get("schema", {"type": "object"})
+    try:
+        text = json.dumps(sample(schema, words), ensure_ascii=False)
+    except Unknown:
+        text = ""
+    if structured.wrong(wanted, text):
+        raise PermanentEngineError("the mock engine finds no value that fits this schema")
+    return text
 
 
 def _reason(wanted: int, request: EngineRequest) -> FinishReason:

@@ -1,4 +1,4 @@
-"""What engines of providers have in common: errors sorted once, at the edge of their SDKs.
+"""One call to a provider: its errors, sorted once at the edge of the SDKs, and what its headers say.
 
 Both SDKs are made by the same generator, so that their errors have the same names and shapes. What a
 provider says about an error is not repeated: it may hold a part of the key or of the prompt. Its code,
@@ -11,17 +11,23 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from types import ModuleType
 from typing import Any
 
 import httpx2
 
-from textgen.errors import EngineError, PermanentEngineError, TransientEngineError
+from textgen.engines.base import Chunk, Finish
+from textgen.engines.ratelimits import quota_of
+from textgen.errors import EngineError, EngineUnusable, PermanentEngineError, TransientEngineError
 from textgen.settings import Settings
 
 #: What passes by itself; so does every status from 500 on.
 TRANSIENT = frozenset({408, 409, 429})
+#: What says that a limit is reached: as a status, and in the middle of a stream.
+THROTTLED = frozenset({429, 529})
+THROTTLED_CODES = frozenset({"rate_limit_exceeded", "rate_limit_error", "overloaded_error"})
 #: Seconds to connect.
 CONNECT_S = 10.0
 #: Seconds that a connection without a request is kept.
@@ -29,6 +35,7 @@ IDLE_S = 2.0
 #: The longest pause that a provider can ask for, in seconds.
 MAX_PAUSE_S = 3600.0
 _CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,200}")
 
 
 def timeout(settings: Settings) -> httpx2.Timeout:
@@ -41,38 +48,72 @@ def limits() -> httpx2.Limits:
     return httpx2.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=IDLE_S)
 
 
+@dataclass(slots=True)
+class Exchange:
+    """One request to a provider, and what is known of its answer."""
+
+    #: The engine, for people.
+    name: str
+    request_id: str | None = None
+
+    def carry(self, headers: Mapping[str, str], said: Iterator[Chunk | Finish]) -> Iterator[Chunk | Finish]:
+        """Pass on what a stream says: first, that the answer has begun, and what is left of the limits.
+
+        Raises:
+            TransientEngineError: It ended without saying so, or is not what the SDK takes it for: the SDK
+                checks nothing.
+        """
+        self.request_id = request_id_of(headers)
+        yield Chunk("", 0, quota=quota_of(headers))
+        try:
+            for piece in said:
+                if isinstance(piece, Finish):
+                    yield replace(piece, provider_request_id=self.request_id)
+                    return
+                yield piece
+        except (AttributeError, KeyError, TypeError) as exc:
+            raise TransientEngineError(
+                f"{self.name} said what no provider says ({type(exc).__name__})"
+            ) from None
+        raise TransientEngineError(f"{self.name} broke off before the end of the text")
+
+
 @contextmanager
-def sorted_errors(sdk: ModuleType, name: str, key: str) -> Iterator[None]:
-    """Turn what a provider's SDK raises into errors of engines.
+def sorted_errors(sdk: ModuleType, name: str, key: str) -> Iterator[Exchange]:
+    """Turn what a provider's SDK raises into errors of engines, with the provider's id of the request.
 
     Args:
         sdk: The module with its errors.
         name: The engine, for people.
         key: The setting that holds the key.
     """
+    exchange = Exchange(name)
+    try:
+        with _translated(sdk, name, key):
+            yield exchange
+    except EngineError as exc:
+        exc.provider_request_id = exc.provider_request_id or exchange.request_id
+        raise
+
+
+@contextmanager
+def _translated(sdk: ModuleType, name: str, key: str) -> Iterator[None]:
     try:
         yield
     except EngineError:
         raise
     except sdk.APIStatusError as exc:
-        raise _of_status(exc, name, key) from None
+        error = _of_status(exc, name, key)
+        error.provider_request_id = request_id_of(exc.response.headers)
+        raise error from None
     except (sdk.APITimeoutError, httpx2.TimeoutException):
         raise TransientEngineError(f"{name} did not answer in time") from None
     except (sdk.APIConnectionError, httpx2.HTTPError) as exc:
         kind = type(exc.__cause__ or exc).__name__
         raise TransientEngineError(f"{name} cannot be reached, or hung up ({kind})") from None
     except sdk.APIError as exc:  # told in the middle of a stream
-        raise TransientEngineError(f"{name} broke off{_code_of(exc)}") from None
+        raise _broken_off(name, _code_of(exc)) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as exc:
-        raise TransientEngineError(f"{name} said what no provider says ({type(exc).__name__})") from None
-
-
-@contextmanager
-def sensible(name: str) -> Iterator[None]:
-    """Have what a stream says be what the SDK takes it for: it checks nothing."""
-    try:
-        yield
-    except (AttributeError, KeyError, TypeError) as exc:
         raise TransientEngineError(f"{name} said what no provider says ({type(exc).__name__})") from None
 
 
@@ -81,9 +122,12 @@ def given(asked: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in asked.items() if value is not None}
 
 
-def broken_off(name: str) -> TransientEngineError:
-    """The error of a stream that ended without saying so."""
-    return TransientEngineError(f"{name} broke off before the end of the text")
+def request_id_of(headers: Mapping[str, str]) -> str | None:
+    """The provider's own id of the request that `headers` answer."""
+    for header in ("x-request-id", "request-id"):
+        if _REQUEST_ID.fullmatch(headers.get(header, "")):
+            return headers[header]
+    return None
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
@@ -103,18 +147,23 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
 def _of_status(exc: Any, name: str, key: str) -> EngineError:
     status, code = exc.status_code, _code_of(exc)
     if status < 400:  # told in the middle of a stream that had begun well
-        return TransientEngineError(f"{name} broke off{code}")
+        return _broken_off(name, code)
     if status in TRANSIENT or status >= 500:
-        message = f"{name} answered {status}{code}"
-        pause_s = retry_after_s(exc.response.headers)
-        return (
-            TransientEngineError(message) if pause_s is None else TransientEngineError.after(message, pause_s)
-        )
+        error = TransientEngineError(f"{name} answered {status}{code}")
+        error.retry_after_s = retry_after_s(exc.response.headers)
+        error.is_throttled = status in THROTTLED
+        return error
     if status in (401, 403):
-        return PermanentEngineError(f"{name} refuses the key in {key} (status {status}){code}")
+        return EngineUnusable(f"{name} refuses the key: see {key} (status {status}){code}")
     if status == 404:
-        return PermanentEngineError(f"{name} knows no such model, or its address is wrong (status 404){code}")
+        return EngineUnusable(f"{name} knows no such model, or its address is wrong (status 404){code}")
     return PermanentEngineError(f"{name} refuses the request (status {status}){code}")
+
+
+def _broken_off(name: str, code: str) -> TransientEngineError:
+    error = TransientEngineError(f"{name} broke off{code}")
+    error.is_throttled = code.removeprefix(": ") in THROTTLED_CODES
+    return error
 
 
 def _code_of(exc: Any) -> str:

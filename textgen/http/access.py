@@ -24,6 +24,7 @@ SCOPES: dict[str, Scope | None] = {
     "tasks.list_tasks": "read",
     "events.follow": "read",
     "usage.read": "read",
+    "engines.list_engines": "read",
     "webhooks.deliveries": "read",
     "webhooks.test": "generate",
     "webhooks.show_secret": "generate",

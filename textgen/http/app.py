@@ -15,6 +15,7 @@ from textgen.http import (
     dead_letters,
     docs,
     documentation,
+    engines,
     events,
     health,
     problems,
@@ -64,7 +65,7 @@ def create_app() -> App:
     problems.install(app)
     access.install(app)
     rates.install(app)
-    for resource in (tasks, events, webhooks, usage, dead_letters, health, documentation):
+    for resource in (tasks, events, webhooks, usage, engines, dead_letters, health, documentation):
         app.register_api(resource.blueprint)
     app.register_blueprint(docs.blueprint)
     return app

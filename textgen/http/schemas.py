@@ -166,9 +166,11 @@ class TaskError(BaseModel):
 class TaskUsage(BaseModel):
     """What a generation consumed."""
 
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: int = Field(description="All of them, cached ones included.")
+    completion_tokens: int = Field(description="All of them, also those that the model only thought.")
     total_tokens: int
+    cached_tokens: int = Field(description="Tokens of the prompt that came from a cache.")
+    reasoning_tokens: int = Field(description="Tokens that the model thought and did not say.")
     cost_usd: float | None = Field(description="Dollars for all attempts, where a price is known.")
 
 
@@ -197,6 +199,9 @@ class TaskParams(BaseModel):
     top_p: float | None = None
     stop: list[str] | None = None
     seed: int | None = None
+    response_format: dict[str, Any] | None = Field(
+        None, description="{`type`, `name`, `schema` …}, whichever shape it was submitted in."
+    )
 
 
 class Task(BaseModel):
@@ -217,6 +222,7 @@ class Task(BaseModel):
     usage: TaskUsage | None
     engine: str | None = Field(description="The engine that wrote the text.")
     model: str | None = Field(description="The model that wrote the text.")
+    provider_request_id: str | None = Field(description="By which the provider's support finds it.")
     attempt: int = Field(description="Attempts begun so far.")
     failures: int = Field(description="Attempts that failed.")
     cached: bool
@@ -293,6 +299,33 @@ class UsageList(BaseModel):
     """The ledger, day by day."""
 
     data: list[UsageItem]
+
+
+class EnginePrice(BaseModel):
+    """Dollars per million tokens."""
+
+    prompt: float
+    completion: float
+    cached: float | None = Field(None, description="Of a prompt's tokens that come from a cache.")
+
+
+class EngineItem(BaseModel):
+    """An engine that a request may name."""
+
+    name: str
+    default: bool = Field(description="Whether requests that name none go there.")
+    ready: bool = Field(description="Whether this server's settings and packages are enough for it.")
+    remote: bool = Field(description="Whether somebody else's server writes the text.")
+    model: str | None = Field(description="The model of requests that name none.")
+    models: list[str] = Field(description="Those that it is known to have.")
+    prices: dict[str, EnginePrice] = Field(description="By model; `*`: those that have none of their own.")
+    limits: dict[str, Any] | None = Field(description="What it may be asked in a window of time.")
+
+
+class EngineList(BaseModel):
+    """The engines, by name."""
+
+    data: list[EngineItem]
 
 
 class Alive(BaseModel):

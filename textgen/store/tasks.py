@@ -136,7 +136,9 @@ class Store(Records):
             token: Random, and new for each delivery.
             worker: Name of the worker, for people.
         """
-        taken = record.but(status=Status.PROCESSING, attempt=record.attempt + 1, error=None)
+        taken = record.but(
+            status=Status.PROCESSING, attempt=record.attempt + 1, error=None, provider_request_id=None
+        )
         lease_ms = int(self.lease_s * 1000)
         now, notice = self.now_ms(), notice_of(taken)
         look = now + lease_ms + WATCH_GRACE_S * 1000
@@ -242,7 +244,7 @@ class Store(Records):
             guard,
             value,
             record.status.value,
-            dump(record, *without),
+            dump(record.but(usage=None), *without),
             stamps,
             record.failures,
             int(due_s * 1000),
@@ -252,6 +254,9 @@ class Store(Records):
             price.prompt_nano if price else "",
             price.completion_nano if price else "",
             *(notice.arguments(*without) if notice else NOTHING),
+            used.cached_tokens if used else 0,
+            used.reasoning_tokens if used else 0,
+            price.cached_nano if price else "",
             before=before,
         )
         if word == Moved.OK:

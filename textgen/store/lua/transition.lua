@@ -4,7 +4,9 @@
 --       failures so far, due in ms from now, reason why the attempt's text is void,
 --       tokens of prompt and text of the attempt that ends ('': as they were appended),
 --       nanodollars per token of prompt and text ('': not known),
---       what a webhook is told: id or '', head, short record or '' (both without usage)
+--       what a webhook is told: id or '', head, short record or '' (both without usage),
+--       of those tokens: how many of the prompt were cached, how many of the text were only thought;
+--       nanodollars per cached token ('': not known)
 -- The record comes without its usage, which is reckoned here: what an attempt has used is added to the
 -- control fields in the step that ends it, once.
 -- Returns: {'ok' | 'absent' | 'ended' | 'fenced' | 'cancelled' | 'moved' | 'alive', now, record}
@@ -27,16 +29,18 @@ else
     return answer('alive')
   end
 end
-local prompt, completion, nano = 0, 0, fields[11]
+local prompt, completion, cached, thought, nano = 0, 0, 0, 0, fields[11]
 if status == 'PROCESSING' then
   prompt = tonumber(ARGV[9] ~= '' and ARGV[9] or fields[10] or '0')
   completion = tonumber(ARGV[10] ~= '' and ARGV[10] or fields[12] or '0')
+  cached, thought = math.min(tonumber(ARGV[16]), prompt), tonumber(ARGV[17])
 end
 if prompt + completion > 0 then
   redis.call('HINCRBY', state, 'spent_prompt', prompt)
   redis.call('HINCRBY', state, 'spent_completion', completion)
   if ARGV[11] ~= '' then
-    local cost = math.floor(prompt * tonumber(ARGV[11]) + completion * tonumber(ARGV[12]) + 0.5)
+    local cost = math.floor((prompt - cached) * tonumber(ARGV[11]) + cached * tonumber(ARGV[18])
+      + completion * tonumber(ARGV[12]) + 0.5)
     nano = integer(redis.call('HINCRBY', state, 'spent_nano', integer(cost)))
   end
 end
@@ -59,8 +63,9 @@ redis.call('HSET', state, 'ended', integer(now))
 -- Tokens are those of the last attempt, dollars those of all.
 local usage = 'null'
 if prompt + completion > 0 or nano then
-  usage = string.format('{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d,"cost_usd":%s}',
-    prompt, completion, prompt + completion, nano and string.format('%.9f', tonumber(nano) / 1e9) or 'null')
+  usage = string.format('{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d,"cached_tokens":%d,'
+    .. '"reasoning_tokens":%d,"cost_usd":%s}',
+    prompt, completion, prompt + completion, cached, thought, nano and string.format('%.9f', tonumber(nano) / 1e9) or 'null')
 end
 local object = string.sub(ARGV[4], 1, -2) .. ',"usage":' .. usage .. '}'
 local whole = write(object, ARGV[5], at, now + ttl)

@@ -1,0 +1,98 @@
+"""The engines as this process's settings make them: ready or not, their models, prices and limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from textgen import engines, prices, servers
+from textgen.errors import ConfigurationError, EngineError
+from textgen.prices import Price
+from textgen.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An engine."""
+
+    name: str
+    #: Whether requests that name no engine go there.
+    is_default: bool = False
+    is_remote: bool = False
+    #: What keeps it from working here; empty: nothing that is known.
+    why: str = ""
+    #: The model of requests that name none.
+    model: str | None = None
+    #: Those that it has, if it was asked.
+    models: tuple[str, ...] = ()
+    #: Model, or `*` for the others → dollars per million tokens.
+    prices: tuple[tuple[str, Price], ...] = ()
+    #: What it may be asked in a window of time, as the settings bound it.
+    limits: dict[str, Any] | None = None
+    #: Whether somebody means it to work: it is the default one, or set up by name.
+    is_wanted: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """The entry as command line and HTTP show it."""
+        return {
+            "name": self.name,
+            "default": self.is_default,
+            "ready": not self.why,
+            "remote": self.is_remote,
+            "model": self.model,
+            "models": list(self.models),
+            "prices": {model: price.model_dump(exclude_none=True) for model, price in self.prices},
+            "limits": self.limits,
+        }
+
+
+def entries(settings: Settings, is_asked: bool = False) -> list[Entry]:
+    """All engines, by name.
+
+    Args:
+        settings: Those of this process: a worker elsewhere may have others.
+        is_asked: Whether to set each up that can be, and to ask its provider.
+
+    Raises:
+        ConfigurationError: `TEXTGEN_SERVERS` or `TEXTGEN_PRICES` is wrong.
+    """
+    try:
+        default = engines.default_name()
+    except ConfigurationError:
+        default = ""
+    named, table = servers.from_settings(settings), prices.from_settings(settings).table
+    return [
+        _entry(name, settings, name == default, name in named, is_asked, table) for name in engines.names()
+    ]
+
+
+def _entry(
+    name: str, settings: Settings, is_default: bool, is_named: bool, is_asked: bool, table: dict[str, Price]
+) -> Entry:
+    found: dict[str, Any] = {"is_default": is_default, "is_wanted": is_default or is_named}
+    try:
+        engine = engines.engine_class(name)
+        found |= {"is_remote": engine.is_remote, "model": engine.default_model(settings)}
+        found["why"] = engine.missing(settings) or ""
+        found["is_wanted"] = found["is_wanted"] or not found["why"]
+        if is_asked and not found["why"]:
+            found["models"] = _ask(name)
+    except (ConfigurationError, EngineError) as exc:
+        found["why"] = str(exc)
+    return Entry(name, **found, prices=_prices(name, table), limits=_limits(name, settings))
+
+
+def _ask(name: str) -> tuple[str, ...]:
+    engine = engines.get_engine(name)
+    engine.check()
+    return tuple(engine.models())
+
+
+def _prices(name: str, table: dict[str, Price]) -> tuple[tuple[str, Price], ...]:
+    keyed = ((key.partition("/"), price) for key, price in table.items())
+    return tuple((model or "*", price) for (engine, _, model), price in keyed if engine == name)
+
+
+def _limits(name: str, settings: Settings) -> dict[str, Any] | None:
+    """What `name` may be asked in a window of time; None: no limit is set."""
+    return None

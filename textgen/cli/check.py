@@ -1,0 +1,67 @@
+"""`textgen check`: whether settings, broker, store and engines are fit for work, and what is wrong if not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+
+from textgen.cli import exits
+from textgen.cli.fields import json_option
+
+
+@click.command()
+@json_option
+def check(as_json: bool) -> None:
+    """Look at the settings, reach broker and store, and ask the provider of each engine that is set up.
+
+    What is wrong is said with the setting that mends it; the exit code is then 1. Engines that nobody has
+    set up are passed over.
+    """
+    from textgen.cli import screen
+
+    found = dict(_findings())
+    if as_json:
+        screen.write_json(found)
+    else:
+        for part, wrong in found.items():
+            click.echo(
+                f"{'wrong' if wrong else 'ok':<6}{part}{f': {screen.visible(wrong)}' if wrong else ''}"
+            )
+    if any(found.values()):
+        raise click.exceptions.Exit(exits.FAILED)
+
+
+def _findings() -> Iterator[tuple[str, str | None]]:
+    """Each part that was looked at, and what is wrong with it."""
+    from textgen import catalogue
+    from textgen.errors import ConfigurationError
+    from textgen.settings import get_settings
+
+    try:
+        settings = get_settings()
+        found = catalogue.entries(settings, is_asked=True)
+    except ConfigurationError as exc:
+        yield "settings", str(exc)
+        return
+    yield "settings", None
+    from textgen import client
+
+    for part, wrong in client.health().items():
+        if part != "worker":
+            yield part, wrong
+    if not any(entry.is_default for entry in found):
+        yield "default engine", _without_default()
+    for entry in found:
+        if entry.is_wanted:
+            yield f"engine {entry.name}", entry.why or None
+
+
+def _without_default() -> str:
+    from textgen import engines
+    from textgen.errors import ConfigurationError
+
+    try:
+        return f"TEXTGEN_ENGINE: there is no engine {engines.default_name()!r}"
+    except ConfigurationError as exc:
+        return str(exc)

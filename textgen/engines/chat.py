@@ -1,0 +1,62 @@
+"""OpenAI's Chat Completions: what is asked, and what its stream says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from textgen.engines.base import Chunk, EngineRequest, Finish, FinishReason
+from textgen.lifecycle import Usage
+
+#: How the provider names the end of a text → how we do.
+REASONS: dict[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "content_filter": "content_filter",
+}
+
+
+def asked(request: EngineRequest) -> dict[str, Any]:
+    """What is asked beyond what both ways of speaking have."""
+    return {
+        "messages": list(request.messages),
+        "stop": list(request.stop) or None,
+        "seed": request.seed,
+        "response_format": format_of(request),
+        "stream_options": {"include_usage": True},
+    }
+
+
+def format_of(request: EngineRequest) -> dict[str, Any] | None:
+    """The form of the text as Chat Completions ask for it."""
+    wanted = request.response_format
+    if wanted is None or wanted["type"] != "json_schema":
+        return wanted
+    return {"type": "json_schema", "json_schema": {name: wanted[name] for name in wanted if name != "type"}}
+
+
+def read(stream: Any) -> Iterator[Chunk | Finish]:
+    """Translate the SDK's stream; where it ends before the text does, there is no `Finish`."""
+    reason, usage, model, is_refused = None, None, None, False
+    for piece in stream:
+        model = piece.model or model
+        usage = piece.usage or usage
+        for choice in piece.choices:
+            is_refused = is_refused or bool(choice.delta.refusal)
+            text = choice.delta.content or choice.delta.refusal or ""
+            yield Chunk(text, 1 if text else 0)
+            reason = choice.finish_reason or reason
+    if reason is not None:
+        reason = "content_filter" if is_refused else reason
+        yield Finish(REASONS.get(reason, "stop"), _used(usage), model)
+
+
+def _used(usage: Any) -> Usage:
+    if usage is None:
+        return Usage()
+    return Usage(
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        cached_tokens=getattr(usage.prompt_tokens_details, "cached_tokens", None) or 0,
+        reasoning_tokens=getattr(usage.completion_tokens_details, "reasoning_tokens", None) or 0,
+    )

@@ -1,0 +1,62 @@
+"""OpenAI's Responses: what is asked, and what their stream says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from textgen.engines.base import Chunk, EngineRequest, Finish, FinishReason
+from textgen.lifecycle import Usage
+
+#: Why a text is not complete, in the provider's words → in ours.
+REASONS: dict[str, FinishReason] = {"max_output_tokens": "length", "content_filter": "content_filter"}
+
+
+def asked(request: EngineRequest) -> dict[str, Any]:
+    """What is asked beyond what both ways of speaking have."""
+    return {
+        "input": [_turn(turn) for turn in request.messages],
+        "text": {"format": request.response_format} if request.response_format else None,
+        "store": False,
+    }
+
+
+def _turn(turn: dict[str, str]) -> dict[str, Any]:
+    """A turn as Responses takes it: what the model said is output."""
+    kind = "output_text" if turn["role"] == "assistant" else "input_text"
+    return {"type": "message", "role": turn["role"], "content": [{"type": kind, "text": turn["content"]}]}
+
+
+def read(stream: Any, max_tokens: int) -> Iterator[Chunk | Finish]:
+    """Translate the SDK's stream; where it ends before the text does, there is no `Finish`."""
+    is_refused = False
+    for event in stream:
+        if event.type in ("response.output_text.delta", "response.refusal.delta"):
+            is_refused = is_refused or event.type == "response.refusal.delta"
+            yield Chunk(event.delta)
+        elif event.type in ("response.completed", "response.incomplete"):
+            end = _end_of(event.response, max_tokens)
+            yield replace(end, reason="content_filter") if is_refused else end
+            return
+        elif event.type in ("response.failed", "error"):
+            return
+
+
+def _end_of(response: Any, max_tokens: int) -> Finish:
+    details, usage = response.incomplete_details, _used(response.usage)
+    reason = REASONS.get(details.reason if details else "", "stop")
+    if reason == "stop" and usage.completion_tokens >= max_tokens:
+        reason = "length"  # not every compatible server says so
+    return Finish(reason, usage, response.model)
+
+
+def _used(usage: Any) -> Usage:
+    if usage is None:
+        return Usage()
+    return Usage(
+        usage.input_tokens,
+        usage.output_tokens,
+        cached_tokens=getattr(usage.input_tokens_details, "cached_tokens", None) or 0,
+        reasoning_tokens=getattr(usage.output_tokens_details, "reasoning_tokens", None) or 0,
+    )
