@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 
+from textgen import routes
 from textgen.caller import Caller, Limits
 from textgen.errors import BudgetExhausted, InvalidRequest, LimitExceeded, QueueFull
 from textgen.estimates import most_tokens
@@ -63,8 +64,11 @@ def admit(
 def _reservation(store: Store, settings: Settings, record: Record) -> Reservation:
     """The most that one attempt at a task may use."""
     prompt, completion = most_tokens(record, settings)
-    price = store.prices.of_record(record)
-    return Reservation(prompt + completion, price.nano(prompt, completion) if price else 0)
+    # which engine it will be is not known yet, where it has a route: the dearest
+    routed = routes.plan(record, settings) if record.params.get("engine") or settings.engine else ()
+    found = [store.prices.of(entry.engine, entry.model) for entry in routed]
+    dearest = max((price.nano(prompt, completion) for price in found if price), default=0)
+    return Reservation(prompt + completion, dearest)
 
 
 #: The limit that refused → what is said of it.

@@ -14,7 +14,7 @@ from celery.exceptions import WorkerShutdown
 from celery.worker import state as worker_state
 from celery.worker.consumer.tasks import Tasks
 
-from textgen import broker, engines, logs, persistence, queues, redis_transport
+from textgen import broker, engine_limits, engines, logs, persistence, queues, redis_transport, routes
 from textgen.celery import app
 from textgen.errors import ConfigurationError, EngineError, StoreForbidden, StoreUnavailable
 from textgen.hooks import GenerateRequest
@@ -47,6 +47,8 @@ class Declare(bootsteps.StartStopStep):
             redis_transport.count_by_server_time(c.connection)
         try:
             queues.refuse_timeout(settings)
+            routes.names(settings)
+            engine_limits.read(settings)
             persistence.persist(_make_sure_of_store)
             queues.declare(c.connection, settings)
         except AccessRefused as exc:
@@ -82,11 +84,17 @@ class Warm(bootsteps.StartStopStep):
 
 @signals.worker_process_init.connect
 def warm(**_: Any) -> None:
-    """Set up the default engine; where it cannot work, its tasks will say so."""
+    """Set up the default engine, or those of the default route; what cannot work, its tasks will say."""
     try:
-        engines.get_engine(engines.default_name())
-    except (ConfigurationError, EngineError) as exc:
+        names = {entry.engine for entry in routes.default(get_settings()).entries}
+    except ConfigurationError as exc:
         log.error("the default engine does not work here", reason=str(exc))
+        return
+    for name in sorted(names):
+        try:
+            engines.get_engine(name)
+        except (ConfigurationError, EngineError) as exc:
+            log.error("the default engine does not work here", reason=str(exc), engine=name)
 
 
 class Housekeeping(bootsteps.StartStopStep):

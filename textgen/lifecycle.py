@@ -130,6 +130,9 @@ class Record:
     model: str | None = None
     attempt: int = 0
     failures: int = 0
+    #: The newest engines that an attempt tried in vain or passed over: {`engine`, `model`, `attempt`,
+    #: `round` (failures of the task before), `reason`}.
+    tried: list[dict[str, Any]] = field(default_factory=list)
     cached: bool = False
     replay_of: str | None = None
     #: {`events`}: what its webhook is told. The address may hold secrets and stands elsewhere.

@@ -6,6 +6,7 @@ All money is reckoned in whole nanodollars, the billionth part of a dollar, so t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
@@ -67,10 +68,15 @@ class Prices:
 _TABLE: TypeAdapter[dict[str, Price]] = TypeAdapter(dict[str, Price])
 
 
+@lru_cache(maxsize=8)
+def _table(text: str) -> dict[str, Price]:
+    return tables.read(text, _TABLE, "TEXTGEN_PRICES")
+
+
 def from_settings(settings: Settings) -> Prices:
     """Read `TEXTGEN_PRICES`: a JSON object, or the path of a file that holds one.
 
     Raises:
         ConfigurationError: It is neither, or no such table.
     """
-    return Prices(tables.read(settings.prices, _TABLE, "TEXTGEN_PRICES"), settings.engine or "local")
+    return Prices(_table(settings.prices), settings.engine or "local")

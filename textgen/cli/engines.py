@@ -22,14 +22,16 @@ def engines(check: bool, as_json: bool) -> None:
     from rich.table import Table
 
     from textgen import engines as there
+    from textgen import routes
     from textgen.cli import screen
     from textgen.errors import ConfigurationError
+    from textgen.settings import get_settings
 
     try:
-        default = there.default_name()
+        default = {entry.engine for entry in routes.default(get_settings()).entries}
     except ConfigurationError:
-        default = ""
-    rows = [{"name": name, "default": name == default, **_state(name, check)} for name in there.names()]
+        default = set()
+    rows = [{"name": name, "default": name in default, **_state(name, check)} for name in there.names()]
     if as_json:
         screen.write_json(rows)
     else:
