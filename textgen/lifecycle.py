@@ -131,7 +131,7 @@ class Record:
     attempt: int = 0
     failures: int = 0
     #: The newest engines that an attempt tried in vain or passed over: {`engine`, `model`, `attempt`,
-    #: `round` (failures of the task before), `reason`}.
+    #: `round` (failures of the task before), `reason`, `retryable`}.
     tried: list[dict[str, Any]] = field(default_factory=list)
     cached: bool = False
     replay_of: str | None = None

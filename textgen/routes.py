@@ -155,7 +155,10 @@ def pattern() -> str:
 
 def _route_of(record: Record, settings: Settings) -> Route:
     asked = record.params.get("engine")
-    return find(asked, settings) if asked else default(settings)
+    try:
+        return find(asked, settings) if asked else default(settings)
+    except ValueError as exc:  # refused at the edge, where the settings are the same
+        raise ConfigurationError(f"its engine {exc}") from None
 
 
 def is_plain(record: Record, settings: Settings) -> bool:
@@ -171,7 +174,7 @@ def plan(record: Record, settings: Settings) -> tuple[Entry, ...]:
     The request's model goes to those for which the route names none.
 
     Raises:
-        ValueError, ConfigurationError: As `find`.
+        ConfigurationError: Its engine means none here.
     """
     route = _route_of(record, settings)
     ordered: Iterable[Entry] = route.entries
@@ -201,9 +204,14 @@ def _cost(entry: Entry, record: Record, settings: Settings) -> float:
     return price.nano(*most_tokens(record, settings)) if price else math.inf
 
 
+def this_round(record: Record) -> list[dict[str, Any]]:
+    """What of `tried` belongs to the present round: every failure of the task begins a new one."""
+    return [one for one in record.tried if one["round"] == record.failures]
+
+
 def left(record: Record, settings: Settings) -> tuple[Entry, ...]:
-    """The engines not tried yet in this round, in order. Every failure of the task begins a new round."""
-    spent = {(one["engine"], one["model"]) for one in record.tried if one["round"] == record.failures}
+    """The engines not tried yet in this round, in order."""
+    spent = {(one["engine"], one["model"]) for one in this_round(record)}
     return tuple(entry for entry in plan(record, settings) if (entry.engine, entry.model) not in spent)
 
 
@@ -212,8 +220,17 @@ def next_entry(record: Record, settings: Settings) -> Entry:
     return (left(record, settings) or plan(record, settings))[0]
 
 
-def noted(record: Record, tried: Iterable[tuple[Entry, str]], attempt: int) -> list[dict[str, Any]]:
-    """The record's `tried`, with engines added that an attempt tried or passed over, and why."""
+def noted(
+    record: Record, entries: Iterable[tuple[Entry, str]], attempt: int, retryable: bool = True
+) -> list[dict[str, Any]]:
+    """The record's `tried`, with engines added that an attempt tried or passed over.
+
+    Args:
+        record: The task.
+        entries: The engines, each with the reason why it did not write the text.
+        attempt: The attempt.
+        retryable: Whether they may do so another time.
+    """
     more = [
         {
             "engine": entry.engine,
@@ -221,7 +238,8 @@ def noted(record: Record, tried: Iterable[tuple[Entry, str]], attempt: int) -> l
             "attempt": attempt,
             "round": record.failures,
             "reason": reason,
+            "retryable": retryable,
         }
-        for entry, reason in tried
+        for entry, reason in entries
     ]
     return [*record.tried, *more][-MAX_TRIED:]

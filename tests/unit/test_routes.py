@@ -148,6 +148,7 @@ def test_each_engine_has_one_try_in_a_round_and_a_failure_begins_the_next() -> N
         "attempt": 2,
         "round": 0,
         "reason": "circuit open",
+        "retryable": True,
     }
 
 

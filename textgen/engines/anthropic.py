@@ -27,6 +27,7 @@ class AnthropicEngine(Engine):
     """The models of Anthropic, or of the server at `ANTHROPIC_BASE_URL`. A seed has no effect."""
 
     name = "anthropic"
+    is_remote = True
 
     @classmethod
     def missing(cls, settings: Settings) -> str | None:

@@ -28,6 +28,7 @@ class OpenAIEngine(Engine):
     """The models of OpenAI, or of the server at `OPENAI_BASE_URL`."""
 
     name = "openai"
+    is_remote = True
 
     @classmethod
     def missing(cls, settings: Settings) -> str | None:

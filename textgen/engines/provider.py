@@ -105,11 +105,10 @@ def _of_status(exc: Any, name: str, key: str) -> EngineError:
     if status < 400:  # told in the middle of a stream that had begun well
         return TransientEngineError(f"{name} broke off{code}")
     if status in TRANSIENT or status >= 500:
-        message = f"{name} answered {status}{code}"
-        pause_s = retry_after_s(exc.response.headers)
-        return (
-            TransientEngineError(message) if pause_s is None else TransientEngineError.after(message, pause_s)
-        )
+        error = TransientEngineError(f"{name} answered {status}{code}")
+        error.retry_after_s = retry_after_s(exc.response.headers)
+        error.is_throttled = status == 429
+        return error
     if status in (401, 403):
         return PermanentEngineError(f"{name} refuses the key in {key} (status {status}){code}")
     if status == 404:

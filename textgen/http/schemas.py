@@ -207,6 +207,7 @@ class TaskTried(BaseModel):
     attempt: int = Field(description="The attempt that tried it, or passed it over.")
     round: int = Field(description="Failures of the task before; in each round every engine gets one try.")
     reason: str = Field(description="Why, in a sentence or a few words.")
+    retryable: bool = Field(description="Whether it may write another time.")
 
 
 class Task(BaseModel):
