@@ -27,9 +27,9 @@ follow="+subscribe +unsubscribe &events:{task:*} &textgen:wake"
 webhooks="~webhooks:gone:* ~webhooks:secrets:* +lrange"
 submit="~outbox ~tasks:watch ~tasks:created ~idem:* +watch +unwatch +multi +exec +info"
 letters="~tasks:dead ~dead:*"
-# limits, ledger and waiting lists
 # what workers know of providers together, and pybreaker of their circuits
 providers="~limit:{providers}:* +incr +setnx"
+# limits, ledger and waiting lists
 meter="~limit:{limits}:* ~usage:{limits}:* ~waiting:{limits} ~waiting:{limits}:* +hexists +sadd +srem +smembers +pexpire"
 # finding tasks, and telling how long they wait
 lists="~tasks:{* ~tasks:waiting:* ~tasks:ends:* +zrevrangebylex +zremrangebylex +zremrangebyrank"

@@ -86,12 +86,13 @@ local function look(of, has_circuit, requests, most_tokens, window)
   at = at and later and math.max(at, later) or at or later
   step = math.max(step, pace)
 
-  -- Those who were told to come now go first.
+  -- Those who were told to come now go first; but half of the room is never kept for who may not come.
   redis.call('ZREMRANGEBYSCORE', of .. ':line', '-inf', integer(now - LATE_MS))
   local mine = tonumber(redis.call('ZSCORE', of .. ':line', task) or nil)
-  if not at and not (mine and mine <= now) then
+  if not at and left and not (mine and mine <= now) then
+    local whole = requests > 0 and requests or tonumber(known.requests_limit or left)
     local due = redis.call('ZCOUNT', of .. ':line', '-inf', integer(now))
-    if due > 0 and (left or 0) <= due then at = now end
+    if due > 0 and left <= math.min(due, math.ceil(whole / 2)) then at = now end
   end
   if at then return 'at its limit', at, step, mine end
   return nil, is_try, unsteady, true

@@ -9,7 +9,7 @@ local BASE = KEYS[1]
 -- How long what is known of an account outlives its last use.
 local KEPT_MS = 86400000
 -- How long the room of a task that is late is kept for it.
-local LATE_MS = 5000
+local LATE_MS = 3000
 
 local function number(text)
   return tonumber(text or '0') or 0
