@@ -8,12 +8,14 @@ from contextlib import ExitStack
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.application import application
 from tests.environment import Environment
+from tests.integration.terminals import textgen
 from tests.processes import wait_until
-from tests.programs import WorkerProcess
+from tests.programs import WebProcess, WorkerProcess
 from tests.provider_stub import ProviderStub
 
 PATIENCE_S = 40
@@ -196,10 +198,12 @@ def test_without_another_engine_tasks_wait_until_the_provider_is_back(two: Simpl
 
 
 def test_a_task_that_waits_for_a_provider_can_be_cancelled_and_has_a_deadline(two: SimpleNamespace) -> None:
-    two.start(TEXTGEN_BREAKER_FAILURES=1, TEXTGEN_BREAKER_RESET_S=600, TEXTGEN_MAX_ATTEMPTS=1)
+    two.start(
+        TEXTGEN_BREAKER_FAILURES=1, TEXTGEN_BREAKER_RESET_S=600, TEXTGEN_MAX_ATTEMPTS=1, TEXTGEN_LEASE_S=1
+    )
     two.first.does.is_down = True
     assert ended(submit(engine="openai")).status == "FAILED"
-    waiting, late = submit(engine="openai"), submit(engine="openai", deadline_s=3)
+    waiting, late = submit(engine="openai"), submit(engine="openai", deadline_s=6)
 
     from textgen import client
     from textgen.store import open_store
@@ -207,5 +211,46 @@ def test_a_task_that_waits_for_a_provider_can_be_cancelled_and_has_a_deadline(tw
     wait_until(lambda: open_store().control(waiting).parked_ms, PATIENCE_S, "it is parked")
     assert client.cancel(waiting).status == "CANCELLED"
     assert ended(late).error.type == "deadline"
+    assert "published again" not in client.overview().janitor, "nobody takes its message for lost"
     assert client.get(waiting).attempt == client.get(late).attempt == 0
     assert len(two.first.arrivals) == 1
+
+
+def test_a_route_can_be_asked_for_by_every_way_in(
+    two: SimpleNamespace, start_web: Callable[..., WebProcess]
+) -> None:
+    env = two.start()
+    two.first.does.is_down = True
+    tasks = f"{start_web(env).url}/v1/tasks"
+
+    answer = httpx.post(
+        tasks, json={"prompt": "Hello", "engine": "smart"}, headers={"Prefer": "wait=30"}, timeout=40
+    ).json()
+    assert (answer["result"], answer["tried"][0]["engine"]) == ("two two two", "openai")
+    listed = httpx.get(tasks, params={"engine": "anthropic"}, timeout=20).json()["data"]
+    assert [one["task_id"] for one in listed] == [answer["task_id"]]
+    refused = httpx.post(tasks, json={"prompt": "Hello", "engine": "smart,openai"}, timeout=20)
+    assert refused.status_code == 422
+    assert refused.json()["errors"][0]["field"] == "engine"
+    assert textgen(env, "single", "--engine", "openai,anthropic", "Hello").stdout.strip() == "two two two"
+
+
+def test_an_attempt_whose_worker_died_begins_a_new_round(
+    two: SimpleNamespace, start_worker: Callable[..., WorkerProcess]
+) -> None:
+    env = two.start(workers=0, TEXTGEN_LEASE_S=1, TEXTGEN_ATTEMPT_MARGIN_S=1)
+    worker = start_worker(env, "threads", 1).wait_ready()
+    two.first.does.is_down, two.second.does.delay_s = True, 60
+    task_id = submit()
+    wait_until(lambda: two.second.arrivals, PATIENCE_S, "the second writes")
+
+    from textgen import client
+
+    running = client.get(task_id)
+    assert (running.status, running.engine, running.attempt) == ("PROCESSING", "anthropic", 2)
+    worker.kill()
+    two.first.does.is_down = False
+    start_worker(env, "threads", 1).wait_ready()
+
+    record = ended(task_id)
+    assert (record.result, record.engine, record.failures, record.attempt) == ("one one ", "openai", 1, 3)
