@@ -27,6 +27,8 @@ follow="+subscribe +unsubscribe &events:{task:*} &textgen:wake"
 webhooks="~webhooks:gone:* ~webhooks:secrets:* +lrange"
 submit="~outbox ~tasks:watch ~tasks:created ~idem:* +watch +unwatch +multi +exec +info"
 letters="~tasks:dead ~dead:*"
+# what workers know of providers together, and pybreaker of their circuits
+providers="~limit:{providers}:* +incr +setnx"
 # limits, ledger and waiting lists
 meter="~limit:{limits}:* ~usage:{limits}:* ~waiting:{limits} ~waiting:{limits}:* +hexists +sadd +srem +smembers +pexpire"
 # finding tasks, and telling how long they wait
@@ -44,7 +46,7 @@ umask 077
         "%R~workers %R~api-keys"
     user worker "$REDIS_PASSWORD" "$connect ~$task $read $write $follow $submit $letters $meter $lists $webhooks $keys" \
         "~tasks:deadbox ~workers ~janitor:* +zremrangebyscore +zscan" \
-        "+hexists +hlen +rpush +ltrim"
+        "$providers +hexists +hlen +rpush +ltrim"
     # shows tasks and cancels them
     user flower "$REDIS_FLOWER_PASSWORD" "$connect ~$task $read $write $follow $lists ~outbox ~tasks:watch ~usage:{limits}:due"
     # for scripts that look into Redis

@@ -12,6 +12,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+from textgen.fallbacks import FallbackSettings
 from textgen.providers import ProviderSettings
 from textgen.quotas import QuotaSettings
 from textgen.settings import Settings, variable
@@ -24,7 +25,8 @@ BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"
 def table() -> str:
     """The table as Markdown: variable, default, bounds, meaning."""
     rows = ["| variable | default | bounds | what it sets |", "|---|---|---|---|"]
-    inherited = {**ProviderSettings.model_fields, **QuotaSettings.model_fields}
+    mixed_in = (ProviderSettings, FallbackSettings, QuotaSettings)
+    inherited = {name: field for kind in mixed_in for name, field in kind.model_fields.items()}
     for name in [*(name for name in Settings.model_fields if name not in inherited), *inherited]:
         field = Settings.model_fields[name]
         meaning = (field.description or "").replace("|", "\\|")

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 
+from textgen import routes
 from textgen.caller import Caller, Limits
 from textgen.errors import BudgetExhausted, InvalidRequest, LimitExceeded, QueueFull
+from textgen.estimates import most_tokens
 from textgen.lifecycle import Record
 from textgen.settings import Settings
 from textgen.store import Store, meter
 from textgen.store.meter import Admission, Rate, Reservation
 
-#: Characters of a token, about: the rule of thumb for English of the makers of models
-#: (help.openai.com/en/articles/4936856).
-CHARS_PER_TOKEN = 4
 #: Seconds after which another try is worth while where only the end of other tasks makes room.
 ROOM_S = 5.0
 
@@ -64,11 +63,12 @@ def admit(
 
 def _reservation(store: Store, settings: Settings, record: Record) -> Reservation:
     """The most that one attempt at a task may use."""
-    turns = record.messages or [{"content": record.prompt or ""}]
-    prompt = -(-sum(len(turn["content"]) for turn in turns) // CHARS_PER_TOKEN)
-    completion = record.params.get("max_tokens") or settings.max_tokens
-    price = store.prices.of_record(record)
-    return Reservation(prompt + completion, price.nano(prompt, completion) if price else 0)
+    prompt, completion = most_tokens(record, settings)
+    # which engine it will be is not known yet, where it has a route: the dearest
+    routed = routes.plan(record, settings) if record.params.get("engine") or settings.engine else ()
+    found = [store.prices.of(entry.engine, entry.model) for entry in routed]
+    dearest = max((price.nano(prompt, completion) for price in found if price), default=0)
+    return Reservation(prompt + completion, dearest)
 
 
 #: The limit that refused → what is said of it.

@@ -6,38 +6,38 @@ it brings the task to its next state and says what is left for the broker to do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TypeVar
 
 import structlog
 
-from textgen import admission, outcomes, structured
+from textgen import admission, outcomes, routes, structured
 from textgen.caller import Caller
 from textgen.draft import Draft
 from textgen.engines.base import Chunk, Engine, EngineRequest, Finish
 from textgen.errors import (
     ConfigurationError,
     EngineError,
+    EngineUnusable,
     InvalidOutput,
     PermanentEngineError,
     StoreUnavailable,
     TransientEngineError,
     UnfinishedOutput,
 )
+from textgen.gate import Call, Gate, Wait
 from textgen.heartbeat import Heartbeat, Running
 from textgen.lifecycle import Failure, Record, Status
 from textgen.logs import outline
 from textgen.messages import Delivery
 from textgen.persistence import HandBack, persist
+from textgen.routes import Entry
 from textgen.settings import Settings
 from textgen.store import Store
 from textgen.store.answers import Claim, Claimed, Moved, Terms, Transition, Verdict
 
 log = structlog.get_logger(__name__)
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,9 @@ class Worker:
     settings: Settings
     store: Store
     heartbeat: Heartbeat
-    #: Finds the engine by name, set up; None asks for the default one.
-    engine: Callable[[str | None], Engine]
+    #: Finds the engine by name, set up.
+    engine: Callable[[str], Engine]
+    gate: Gate
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +80,21 @@ def run(delivery: Delivery, token: str, worker: Worker) -> Parked | Ended:
         StoreUnavailable: Before anything began.
         HandBack: A finished text could not be recorded in time.
     """
-    claim = _claim(delivery, token, worker)
-    if claim.outcome is Claimed.BUSY:
-        return Parked(delivery.record, delivery.terms, claim.wait_s)
-    if claim.outcome is not Claimed.TAKEN or claim.record is None:
-        return Ended(claim.record)
-    if delivery.is_foreign and claim.record.attempt == 1:
-        _count(claim.record, worker)
-    running = Running(claim.record, token, _limit_s(delivery.terms, worker.settings))
-    with worker.heartbeat.keeping(running):
-        return _Attempt(running, delivery.terms, worker).run()
+    claim, call = _begin(delivery, token, worker)
+    try:
+        if claim.outcome is Claimed.BUSY:
+            return Parked(delivery.record, delivery.terms, claim.wait_s)
+        if claim.outcome is not Claimed.TAKEN or claim.record is None:
+            return Ended(claim.record)
+        if delivery.is_foreign and claim.record.attempt == 1:
+            _count(claim.record, worker)
+        limit_s = _limit_s(delivery.terms, worker.settings)
+        running = Running(claim.record, token, limit_s, hung=call.hung if call else None)
+        with worker.heartbeat.keeping(running):
+            return _Attempt(running, delivery.terms, worker, call).run()
+    finally:
+        if call:
+            call.give_back()
 
 
 def _count(record: Record, worker: Worker) -> None:
@@ -106,37 +112,71 @@ def _limit_s(terms: Terms, settings: Settings) -> float:
     return min(terms.attempt_s or settings.attempt_timeout_s, settings.attempt_timeout_s)
 
 
-def _claim(delivery: Delivery, token: str, worker: Worker) -> Claim:
-    """Claim the task; settle first whatever stands in the way and is nobody's business any more."""
-    store, record = worker.store, delivery.record
+def _begin(delivery: Delivery, token: str, worker: Worker) -> tuple[Claim, Call | None]:
+    """Ask which engine may be called, and claim the task for that, until both go by the same record."""
+    record, call = delivery.record, None
     while True:
-        claim = store.claim(record, delivery.terms, token, worker.name)
-        known = claim.record or record
-        if claim.outcome is Claimed.MOVED:
-            record = known
-        elif claim.outcome is Claimed.LAPSED:
-            record = outcomes.lapse(store, worker.settings, known, claim.rev).record or known
-        elif claim.outcome is Claimed.EXPIRED and claim.record is None:
-            store.bury(outcomes.failed(known, outcomes.DEADLINE), delivery.terms.ttl_ms)
-            return Claim(Claimed.ENDED, store.get(known.task_id))
-        elif claim.outcome in (Claimed.EXPIRED, Claimed.STALE):
-            error = outcomes.DEADLINE if claim.outcome is Claimed.EXPIRED else outcomes.QUEUE_TIMEOUT
-            moved = outcomes.expire(store, known, claim.rev, error)
-            return Claim(Claimed.ENDED, moved.record)
-        elif claim.outcome is Claimed.CANCELLED:
-            return Claim(Claimed.ENDED, outcomes.cancel(store, known.task_id).record)
-        else:
-            return claim
+        try:
+            asked = call or worker.gate.ask(record, token)
+        except ConfigurationError:
+            asked = None  # the attempt will say so
+        if isinstance(asked, Wait):
+            if worker.store.hold(record.task_id, asked.seconds):
+                return Claim(Claimed.BUSY, wait_s=asked.seconds), None
+            asked = None  # the claim will settle what is the matter
+        call = asked
+        claim = _claim(_meant_for(call, record, worker), delivery.terms, token, worker)
+        if claim.outcome is not Claimed.MOVED or claim.record is None:
+            return claim, call
+        record = claim.record
+        if call and not call.fits(worker.gate.entries(record)):
+            call.give_back()
+            call = None
+
+
+def _meant_for(call: Call | None, record: Record, worker: Worker) -> Record:
+    """The record with the engine that its attempt goes to, where its parameters leave that open."""
+    if call is None or routes.is_plain(record, worker.settings):
+        return record
+    tried = routes.noted(record, call.passed_over, record.attempt + 1)
+    return record.but(engine=call.entry.engine, model=call.entry.model, tried=tried)
+
+
+def _claim(record: Record, terms: Terms, token: str, worker: Worker) -> Claim:
+    """Claim the task; settle whatever stands in the way and is nobody's business any more.
+
+    Returns:
+        MOVED with the record as it is, where it is another than was expected.
+    """
+    store = worker.store
+    claim = store.claim(record, terms, token, worker.name)
+    known = claim.record or record
+    if claim.outcome is Claimed.MOVED:
+        return Claim(Claimed.MOVED, known)
+    if claim.outcome is Claimed.LAPSED:
+        moved = outcomes.lapse(store, worker.settings, known, claim.rev)
+        return Claim(Claimed.MOVED, moved.record or known)
+    if claim.outcome is Claimed.EXPIRED and claim.record is None:
+        store.bury(outcomes.failed(known, outcomes.DEADLINE), terms.ttl_ms)
+        return Claim(Claimed.ENDED, store.get(known.task_id))
+    if claim.outcome in (Claimed.EXPIRED, Claimed.STALE):
+        error = outcomes.DEADLINE if claim.outcome is Claimed.EXPIRED else outcomes.QUEUE_TIMEOUT
+        moved = outcomes.expire(store, known, claim.rev, error)
+        return Claim(Claimed.ENDED, moved.record)
+    if claim.outcome is Claimed.CANCELLED:
+        return Claim(Claimed.ENDED, outcomes.cancel(store, known.task_id).record)
+    return claim
 
 
 class _Attempt:
     """An attempt that holds the lease."""
 
-    def __init__(self, running: Running, terms: Terms, worker: Worker) -> None:
+    def __init__(self, running: Running, terms: Terms, worker: Worker, call: Call | None) -> None:
         self.running = running
         self.terms = terms
         self.worker = worker
         self.store = worker.store
+        self.call = call
         self.draft = Draft(running, terms, worker.store, worker.name)
 
     @property
@@ -146,28 +186,33 @@ class _Attempt:
 
     def run(self) -> Parked | Ended:
         try:
-            engine = self.worker.engine(self.record.params.get("engine"))
-            self.running.record = self.record.but(engine=engine.name)
-            finish = self._generate(engine)
-            self._check_form(finish)
-        except TransientEngineError as exc:
-            self._note(exc)
-            return self._retry(exc)
-        except (PermanentEngineError, ConfigurationError) as exc:
-            self._note(exc)
-            return self._fail(Failure(_word(exc), str(exc)))
+            return self._write()
         except (StoreUnavailable, HandBack):
             raise
         except Exception as exc:  # noqa: BLE001 - the one place where any failure of an attempt is recorded
             log.error("engine broke", task_id=self.record.task_id, where=outline(exc))
             return self._fail(Failure("EngineBug", f"the engine broke with {type(exc).__name__}"))
-        if finish is None:
-            return self._stopped()
-        return self._complete(finish)
 
-    def _generate(self, engine: Engine) -> Finish | None:
+    def _write(self) -> Parked | Ended:
+        try:
+            self.call = self.call or Call(routes.next_entry(self.record, self.worker.settings))
+            engine = self.worker.engine(self.call.entry.engine)
+        except (EngineError, ConfigurationError) as exc:
+            return self._go_on(exc)
+        self.running.record = self.record.but(engine=engine.name)
+        try:
+            finish = self._generate(engine, self.call)
+            self._check_form(finish)
+        except (TransientEngineError, EngineUnusable) as exc:
+            return self._go_on(exc)
+        except (PermanentEngineError, ConfigurationError) as exc:
+            self._note(exc)
+            return self._fail(Failure(_word(exc), str(exc)))
+        return self._stopped() if finish is None else self._complete(finish)
+
+    def _generate(self, engine: Engine, call: Call) -> Finish | None:
         """Append what the engine yields; None if the attempt has to stop first."""
-        with closing(_iterate(engine, self._request(engine))) as pieces:
+        with closing(call.watch(engine.generate(self._request(engine, call.entry)))) as pieces:
             for piece in pieces:
                 if isinstance(piece, Finish):
                     self.draft.flush(is_last=True)
@@ -200,7 +245,7 @@ class _Attempt:
         """Keep by which id a provider knows the attempt that failed."""
         self.running.record = self.record.but(provider_request_id=getattr(exc, "provider_request_id", None))
 
-    def _request(self, engine: Engine) -> EngineRequest:
+    def _request(self, engine: Engine, entry: Entry) -> EngineRequest:
         record, params = self.record, self.record.params
         turns = record.messages or [{"role": "user", "content": record.prompt or ""}]
         return EngineRequest(
@@ -208,7 +253,7 @@ class _Attempt:
             attempt=record.attempt,
             messages=tuple(turns),
             max_tokens=params.get("max_tokens") or engine.default_max_tokens(),
-            model=params.get("model"),
+            model=entry.model,
             temperature=params.get("temperature"),
             top_p=params.get("top_p"),
             stop=tuple(params.get("stop") or ()),
@@ -237,7 +282,7 @@ class _Attempt:
             error=None,
             finish_reason=finish.reason,
             usage=finish.usage,
-            model=finish.model or self.record.params.get("model"),
+            model=finish.model or self.record.model or self.record.params.get("model"),
             provider_request_id=finish.provider_request_id,
         )
         return self._settle(ended)
@@ -248,15 +293,37 @@ class _Attempt:
         ended = outcomes.failed(self.record.but(failures=failures, result=partial), error)
         return self._settle(ended, is_dead)
 
-    def _retry(self, exc: TransientEngineError) -> Parked | Ended:
-        failures, settings = self.record.failures + 1, self.worker.settings
-        error = Failure(_word(exc), str(exc), retryable=True)
+    def _go_on(self, exc: EngineError | ConfigurationError) -> Parked | Ended:
+        """After an engine that could not write: the next of the route, a new round, or the end."""
+        passes = isinstance(exc, TransientEngineError)
+        error = Failure(_word(exc), str(exc), retryable=passes)
+        self._note(exc)
+        if self.call is None:
+            return self._fail(error)
+        tried = [(self.call.entry, str(exc))]
+        self.running.record = record = self.record.but(
+            tried=routes.noted(self.record, tried, self.record.attempt, retryable=passes)
+        )
+        settings, failures = self.worker.settings, record.failures + 1
+        if routes.left(record, settings):
+            return self._wait(record.failures, error, 0.0, "fallback")
+        if not any(one["retryable"] for one in routes.this_round(record)):
+            return self._fail(error)
         if failures >= settings.max_attempts:
             return self._fail(error, is_dead=True)
-        wait_s = outcomes.retry_delay_s(settings, failures, exc.retry_after_s)
+        wait_s = outcomes.retry_delay_s(settings, failures, self._asked_s(exc))
+        return self._wait(failures, error, wait_s, "retry")
+
+    def _asked_s(self, exc: EngineError | ConfigurationError) -> float | None:
+        """Seconds that the engine asked to wait; of a route, the gate heeds what each of its engines asks."""
+        several = len(routes.this_round(self.record)) > 1
+        is_heeded = several and self.call is not None and self.call.is_permitted
+        return None if is_heeded else getattr(exc, "retry_after_s", None)
+
+    def _wait(self, failures: int, error: Failure, wait_s: float, reason: str) -> Parked | Ended:
         waiting = self.record.but(status=Status.PENDING, failures=failures, error=error)
         moved = persist(
-            lambda: self.store.move(waiting, token=self.running.token, due_s=wait_s, reason="retry")
+            lambda: self.store.move(waiting, token=self.running.token, due_s=wait_s, reason=reason)
         )
         if moved.outcome is Moved.OK and moved.record:
             return Parked(moved.record, self.terms, wait_s, is_retry=True)
@@ -295,8 +362,3 @@ class _Attempt:
 def _word(exc: EngineError | ConfigurationError) -> str:
     """How the record's error names `exc`."""
     return getattr(exc, "word", "") or type(exc).__name__
-
-
-def _iterate(engine: Engine, request: EngineRequest) -> Generator[Chunk | Finish, None, None]:
-    """The engine's pieces as a generator that can be closed."""
-    yield from engine.generate(request)

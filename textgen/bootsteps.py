@@ -15,7 +15,7 @@ from celery.exceptions import WorkerShutdown
 from celery.worker import state as worker_state
 from celery.worker.consumer.tasks import Tasks
 
-from textgen import broker, engines, logs, persistence, queues, redis_transport
+from textgen import broker, engine_limits, engines, logs, persistence, queues, redis_transport, routes
 from textgen.celery import app
 from textgen.errors import ConfigurationError, EngineError, EngineUnusable, StoreForbidden, StoreUnavailable
 from textgen.hooks import GenerateRequest
@@ -49,6 +49,8 @@ class Declare(bootsteps.StartStopStep):
         try:
             queues.refuse_timeout(settings)
             engines.names()  # refuses servers that are described wrong
+            routes.names(settings)
+            engine_limits.read(settings)
             persistence.persist(_make_sure_of_store)
             queues.declare(c.connection, settings)
         except AccessRefused as exc:
@@ -84,11 +86,21 @@ class Warm(bootsteps.StartStopStep):
 
 @signals.worker_process_init.connect
 def warm(**_: Any) -> None:
-    """Set up the default engine; where it cannot work, its tasks will say so."""
+    """Set up the default engine, or those of the default route; what cannot work, its tasks will say."""
     try:
-        engine = engines.get_engine(engines.default_name())
-    except (ConfigurationError, EngineError) as exc:
+        names = {entry.engine for entry in routes.default(get_settings()).entries}
+    except ConfigurationError as exc:
         log.error("the default engine does not work here", reason=str(exc))
+        return
+    for name in sorted(names):
+        _set_up(name)
+
+
+def _set_up(name: str) -> None:
+    try:
+        engine = engines.get_engine(name)
+    except (ConfigurationError, EngineError) as exc:
+        log.error("the default engine does not work here", reason=str(exc), engine=name)
         return
     # of the children of a prefork pool one is enough; other pools have no children, and no index
     if engine.is_remote and getattr(current_process(), "index", 0) == 0:

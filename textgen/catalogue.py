@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from textgen import engines, prices, servers
+from textgen import engine_limits, engines, prices, routes, servers
 from textgen.errors import ConfigurationError, EngineError
 from textgen.prices import Price
 from textgen.settings import Settings
@@ -54,15 +54,15 @@ def entries(settings: Settings, is_asked: bool = False) -> list[Entry]:
         is_asked: Whether to set each up that can be, and to ask its provider.
 
     Raises:
-        ConfigurationError: `TEXTGEN_SERVERS` or `TEXTGEN_PRICES` is wrong.
+        ConfigurationError: `TEXTGEN_SERVERS`, `TEXTGEN_PRICES` or `TEXTGEN_ENGINE_LIMITS` is wrong.
     """
     try:
-        default = engines.default_name()
+        default = {entry.engine for entry in routes.default(settings).entries}
     except ConfigurationError:
-        default = ""
+        default = set()
     named, table = servers.from_settings(settings), prices.from_settings(settings).table
     return [
-        _entry(name, settings, name == default, name in named, is_asked, table) for name in engines.names()
+        _entry(name, settings, name in default, name in named, is_asked, table) for name in engines.names()
     ]
 
 
@@ -95,4 +95,5 @@ def _prices(name: str, table: dict[str, Price]) -> tuple[tuple[str, Price], ...]
 
 def _limits(name: str, settings: Settings) -> dict[str, Any] | None:
     """What `name` may be asked in a window of time; None: no limit is set."""
-    return None
+    limit = engine_limits.of(name, settings)
+    return limit.model_dump() if limit.is_one else None

@@ -34,6 +34,7 @@ from textgen.direct import (
     wait,
     webhook_deliveries,
 )
+from textgen.engine_states import engine_states
 from textgen.errors import InvalidRequest, WaitTimeout
 from textgen.lifecycle import Event, Status
 from textgen.requests import parse_request
@@ -50,6 +51,7 @@ __all__ = [
     "dead_letter",
     "dead_letters",
     "delete",
+    "engine_states",
     "engines",
     "get",
     "health",

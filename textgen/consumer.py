@@ -109,11 +109,33 @@ def _screen_request(headers: dict[str, Any], args: list[Any], kwargs: dict[str, 
         for name in ("owner", "created_at", "replay_of"):
             if not isinstance(header.get(name), (str, type(None))):
                 return f"its textgen header has no usable {name}"
+        if not _are_tries(header.get("tried") or []):
+            return "its textgen header has no usable tried"
     try:
         messages.request_of(args, kwargs)
     except InvalidRequest as exc:
         return f"it is no valid request: {exc}"
     return None
+
+
+#: What a message tells of an engine that was tried → its types.
+TRIED: dict[str, Any] = {
+    "engine": str,
+    "model": (str, type(None)),
+    "attempt": int,
+    "round": int,
+    "reason": str,
+    "retryable": bool,
+}
+
+
+def _are_tries(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(one, dict)
+        and one.keys() == TRIED.keys()
+        and all(isinstance(one[name], kind) for name, kind in TRIED.items())
+        for one in value
+    )
 
 
 class ScreeningConsumer(Consumer):

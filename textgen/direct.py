@@ -6,13 +6,14 @@ These functions speak to broker and store directly. They are called as those of 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from textgen import broker, catalogue, idempotency, outcomes, settlement
 from textgen.caller import Caller
 from textgen.catalogue import Entry
+from textgen.engine_states import EngineState, engine_states
 from textgen.errors import (
     BrokerUnavailable,
     ConfigurationError,
@@ -61,6 +62,8 @@ class Overview:
     workers: list[str]
     #: What the janitor did (`taken over`, `published again`, `expired` …) → how often, since ever.
     janitor: dict[str, int]
+    #: Engines that are remote or limited, and have been used or limited lately.
+    engines: list[EngineState] = field(default_factory=list)
 
 
 def submit(
@@ -242,7 +245,7 @@ def outlooks(records: Iterable[Record]) -> dict[str, Outlook]:
 
 
 def overview() -> Overview:
-    """Count tasks, queues and what the janitor did, and name the workers.
+    """Count tasks, queues and what the janitor did, name the workers, and say how engines are doing.
 
     Raises:
         StoreUnavailable, BrokerUnavailable: One of them did not answer.
@@ -255,6 +258,7 @@ def overview() -> Overview:
         queues=broker.depths(app, get_settings()),
         workers=schedules.workers(store),
         janitor=schedules.counts(store),
+        engines=[one for one in engine_states() if one.account.counts],
     )
 
 

@@ -43,6 +43,8 @@ class Running:
     #: The error that was recorded from here, if the attempt was ended from here.
     ended: Failure | None = None
     ended_at: float = 0.0
+    #: Called when the attempt is given up because its engine hangs.
+    hung: Callable[[], None] | None = None
 
     @property
     def overrun_s(self) -> float:
@@ -117,6 +119,8 @@ class Heartbeat:
         self.store.move(ended, token=running.token)
         self.store.discard(running.record.task_id)
         running.ended, running.ended_at = error, time.monotonic()
+        if error is ATTEMPT_HUNG and running.hung:
+            running.hung()
 
 
 def give_up_child() -> Callable[[], None] | None:

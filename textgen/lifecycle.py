@@ -145,6 +145,9 @@ class Record:
     provider_request_id: str | None = None
     attempt: int = 0
     failures: int = 0
+    #: The newest engines that an attempt tried in vain or passed over: {`engine`, `model`, `attempt`,
+    #: `round` (failures of the task before), `reason`, `retryable`}.
+    tried: list[dict[str, Any]] = field(default_factory=list)
     cached: bool = False
     replay_of: str | None = None
     #: {`events`}: what its webhook is told. The address may hold secrets and stands elsewhere.

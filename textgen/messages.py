@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from textgen import routes
 from textgen.errors import InvalidRequest
 from textgen.lifecycle import VERSION, Record, iso_time
 from textgen.requests import GenerationRequest, parse_request
@@ -118,6 +119,8 @@ def header_of(record: Record, terms: Terms) -> dict[str, Any]:
         "attempt_s": terms.attempt_s,
         "replay_of": record.replay_of,
         "signer": json.loads(terms.webhook).get("signer") if terms.webhook else None,
+        # told before the record is read: a message knows of no failures, and so of one round only
+        "tried": [{**one, "round": 0} for one in routes.this_round(record)],
     }
 
 
@@ -142,6 +145,7 @@ def read(
         created_at=header.get("created_at") or iso_time(now_ms),
         deadline=iso_time(deadline_ms),
         replay_of=header.get("replay_of"),
+        tried=header.get("tried") or [],
     )
     ttl_ms = header.get("ttl_ms") or (request.ttl_s or settings.task_ttl_s) * 1000
     terms = Terms(

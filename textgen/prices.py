@@ -5,14 +5,12 @@ All money is reckoned in whole nanodollars, the billionth part of a dollar, so t
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from functools import lru_cache
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from textgen.errors import ConfigurationError
+from textgen import tables
 from textgen.lifecycle import Record
 from textgen.settings import Settings
 
@@ -76,23 +74,15 @@ class Prices:
 _TABLE: TypeAdapter[dict[str, Price]] = TypeAdapter(dict[str, Price])
 
 
+@lru_cache(maxsize=8)
+def _table(text: str) -> dict[str, Price]:
+    return tables.read(text, _TABLE, "TEXTGEN_PRICES")
+
+
 def from_settings(settings: Settings) -> Prices:
     """Read `TEXTGEN_PRICES`: a JSON object, or the path of a file that holds one.
 
     Raises:
         ConfigurationError: It is neither, or no such table.
     """
-    text = settings.prices.strip()
-    try:
-        if text and not text.startswith("{"):
-            text = Path(text).read_text()
-        table: Any = json.loads(text or "{}")
-        return Prices(_TABLE.validate_python(table), settings.engine or "local")
-    except OSError as exc:
-        raise ConfigurationError(f"TEXTGEN_PRICES: {exc.strerror}") from exc
-    except ValidationError as exc:
-        wrong = exc.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(part) for part in wrong["loc"])
-        raise ConfigurationError(f"TEXTGEN_PRICES: {where}: {wrong['msg']}") from exc
-    except ValueError as exc:
-        raise ConfigurationError("TEXTGEN_PRICES is neither a JSON object nor the path of one") from exc
+    return Prices(_table(settings.prices), settings.engine or "local")

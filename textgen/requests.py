@@ -25,7 +25,7 @@ from pydantic import (
 )
 from pydantic.types import Strict
 
-from textgen import engines, formats
+from textgen import engines, formats, routes
 from textgen.errors import AddressRefused, InvalidRequest
 from textgen.settings import get_settings
 from textgen.webhooks import guard
@@ -34,6 +34,8 @@ from textgen.webhooks import guard
 MAX_METADATA_DEPTH = 32
 #: Stop sequences of one request, and the characters of one.
 MAX_STOPS, MAX_STOP_CHARS = 16, 200
+#: Characters of a list of engines.
+MAX_ENGINE_CHARS = 500
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,9 @@ def describe_url(schema: dict[str, Any]) -> None:
 
 
 def _describe_engine(schema: dict[str, Any]) -> None:
-    schema["anyOf"] = [{"type": "string", "enum": list(engines.names())}, {"type": "null"}]
+    named = [*engines.names(), *routes.names(get_settings())]
+    several = {"type": "string", "maxLength": MAX_ENGINE_CHARS, "pattern": routes.pattern()}
+    schema["anyOf"] = [{"type": "string", "enum": named}, several, {"type": "null"}]
 
 
 def _describe_stop(schema: dict[str, Any]) -> None:
@@ -176,12 +180,17 @@ class GenerationRequest(BaseModel):
     engine: StrictStr | None = Field(
         None,
         min_length=1,
-        max_length=200,
-        description="Name of the engine; the default one if left out.",
+        max_length=MAX_ENGINE_CHARS,
+        description="Name of the engine, or of a route; or several, such as `openai/gpt-5,anthropic`, which "
+        "are tried in turn; the default if left out.",
         json_schema_extra=_describe_engine,
     )
     model: Text | None = Field(
-        None, min_length=1, max_length=200, description="Model of the engine; its own default if left out."
+        None,
+        min_length=1,
+        max_length=200,
+        description="Model of the engine, or of those of a route for which it names none; the engine's own "
+        "default if left out.",
     )
     max_tokens: StrictInt | None = Field(
         None, ge=1, description="Tokens to generate at the most.", json_schema_extra=_describe_max_tokens
@@ -236,8 +245,8 @@ class GenerationRequest(BaseModel):
     @field_validator("engine")
     @classmethod
     def _engine_exists(cls, value: str | None) -> str | None:
-        if value is not None and value not in engines.names():
-            raise ValueError(f"is not an engine; there are: {', '.join(engines.names())}")
+        if value is not None:
+            routes.find(value, get_settings())
         return value
 
     @field_validator("max_tokens")

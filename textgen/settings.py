@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from textgen.address import running_address
 from textgen.errors import ConfigurationError
+from textgen.fallbacks import FallbackSettings
 from textgen.providers import ProviderSettings
 from textgen.quotas import QuotaSettings
 
@@ -64,7 +65,7 @@ class AddressFileSource(PydanticBaseSettingsSource):
         return {name: address[name] for name in ("broker_url", "redis_url") if name in address}
 
 
-class Settings(QuotaSettings, ProviderSettings, BaseSettings):
+class Settings(FallbackSettings, QuotaSettings, ProviderSettings, BaseSettings):
     """All settings, with their defaults, units and bounds."""
 
     model_config = SettingsConfigDict(
@@ -240,7 +241,7 @@ class Settings(QuotaSettings, ProviderSettings, BaseSettings):
     # Engines
     engine: str = Field(
         "",
-        description="Default engine; empty: `local` where its extra and model are there, else none.",
+        description="Default engine or route; empty: `local` where its extra and model are there, else none.",
     )
     local_model: str = Field("", description="Path of a GGUF file; empty: the model that was fetched.")
     local_context: int = Field(2048, ge=256, description="Tokens of context for each task that runs at once.")

@@ -61,7 +61,7 @@ class Stuck:
                 continue
             lane = self.settings.bulk_queue if record.lane == "bulk" else self.settings.queue
             quiet_since = self.store.now_ms() - 2 * self.settings.lease_s * 1000
-            waits_since = max(control.due_ms, time_ms(record.updated_at or ""))
+            waits_since = max(control.due_ms, control.parked_ms, time_ms(record.updated_at or ""))
             if lane in lanes and waits_since <= quiet_since and not self._is_waiting(record):
                 self.store.schedule(task_id, 0.0)
                 schedules.count(self.store, "published again")

@@ -13,6 +13,7 @@ from kombu.utils import json as kombu_json
 from textgen import attempt, engines, messages, persistence, settlement
 from textgen.celery import app
 from textgen.errors import BrokerUnavailable, ConfigurationError, GenerationFailed, StoreUnavailable
+from textgen.gate import Gate
 from textgen.heartbeat import Heartbeat, give_up_child
 from textgen.hooks import GenerateTask
 from textgen.lifecycle import Record, Status
@@ -36,7 +37,8 @@ def _worker(name: str) -> attempt.Worker:
         settings=get_settings(),
         store=open_store(),
         heartbeat=_heartbeat(os.getpid()),
-        engine=lambda engine: engines.get_engine(engine or engines.default_name()),
+        engine=engines.get_engine,
+        gate=Gate(open_store(), get_settings()),
     )
 
 

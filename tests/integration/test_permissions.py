@@ -167,6 +167,22 @@ def test_the_cli_submits_reads_and_looks_over(
     assert "worker" in textgen(env, "monitor", "--once")
 
 
+def test_workers_share_what_they_know_of_providers(servers: Servers, worker: WorkerProcess) -> None:
+    with application(servers.env("worker")):
+        from textgen import client
+        from textgen.settings import get_settings
+        from textgen.store import circuits, open_store, permits
+
+        store, asked = open_store(), permits.Candidate("openai", True, 1, 0, 60_000)
+        lasting = permits.Terms(1, 1, 1)
+        for _ in range(5):
+            assert circuits.report("other", get_settings(), is_failure=True)
+        permits.answered(store, permits.ask(store, "p", "t", 1, lasting, [asked]), is_well=True)
+        assert permits.ask(store, "p", "t", 1, lasting, [asked]).reasons == ("at its limit",)
+        assert permits.look(store, "other", 30).circuit == "open"
+        assert [one.name for one in client.engine_states()] == ["anthropic", "openai"]
+
+
 def test_dead_letters_are_shown_replayed_and_purged(
     servers: Servers, web: WebProcess, worker: WorkerProcess
 ) -> None:

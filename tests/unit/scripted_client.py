@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from textgen.direct import Overview
+from textgen.engine_states import EngineState
 from textgen.errors import TaskFinished, TaskUnfinished, TextgenError, UnknownTask
 from textgen.lifecycle import Event, Failure, Record, Status, Usage, new_task_id
 from textgen.selection import Page, Selection
+from textgen.store.permits import Account
 
 TIMES = {
     "created_at": "2026-01-01T00:00:00+00:00",
@@ -111,4 +113,6 @@ class ScriptedClient:
         statuses: dict[str, int] = {}
         for record in self.records.values():
             statuses[record.status.value] = statuses.get(record.status.value, 0) + 1
-        return Overview(statuses, {"text_generation_tasks": 4}, ["w1@host"], {"taken over": 2})
+        account = Account("open", 5, 12.0, 0.0, 34, 400, 7, {}, {"granted": 34})
+        down = EngineState("openai", 60, 0, 60.0, account)
+        return Overview(statuses, {"text_generation_tasks": 4}, ["w1@host"], {"taken over": 2}, [down])

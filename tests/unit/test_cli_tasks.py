@@ -111,6 +111,7 @@ def test_list_shows_whole_ids(client):
 
 def test_monitor_once_shows_counts_queues_workers_and_tasks(client):
     result = run("monitor", "--once")
+    assert "openai  circuit open 12 s, 34/60 requests in 60 s, 7 wait for room" in result.stdout
     assert result.exit_code == 0
     for shown in ("COMPLETED 1", "CANCELLED 0", "text_generation_tasks 4", "w1@host", "taken over 2"):
         assert shown in result.stdout
@@ -125,6 +126,7 @@ def test_monitor_shows_prompts_only_when_asked(client, arguments):
 
 def test_monitor_json_is_one_document_a_look(client):
     shown = json.loads(run("monitor", "--once", "--json").stdout)
+    assert shown["engines"][0].items() >= {"engine": "openai", "circuit": "open", "waiting": 7}.items()
     assert shown["statuses"] == {"PENDING": 1, "COMPLETED": 1, "FAILED": 1}
     assert shown["workers"] == ["w1@host"]
     assert shown["janitor"] == {"taken over": 2}

@@ -121,6 +121,10 @@ def _view(look: Look | Unavailable, show_prompts: bool) -> RenderableType:
         _counts("janitor", overview.janitor),
         Text("workers  ", style="bold").append(", ".join(overview.workers) or "none", style="not bold"),
     ]
+    parts += [
+        Text(f"{'engine':<9}", style="bold").append(f"{one.name}  {one.words()}", style="not bold")
+        for one in overview.engines
+    ]
     if records:
         parts += [Text(), screen.records_table(records, show_prompts)]
     return Group(*parts)
@@ -148,5 +152,6 @@ def _document(overview: Overview, records: list[Record], show_prompts: bool) -> 
         "queues": overview.queues,
         "workers": overview.workers,
         "janitor": overview.janitor,
+        "engines": [one.as_dict() for one in overview.engines],
         "tasks": tasks,
     }

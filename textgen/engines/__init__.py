@@ -84,7 +84,7 @@ def _installed(name: str) -> type[Engine]:
 
 
 def default_name() -> str:
-    """The engine of requests that name none: `TEXTGEN_ENGINE`, else `local` where it works.
+    """The engine or route of requests that name none: `TEXTGEN_ENGINE`, else `local` where it works.
 
     Raises:
         ConfigurationError: Nothing is set and the local engine cannot work here; says what to do.

@@ -204,6 +204,17 @@ class TaskParams(BaseModel):
     )
 
 
+class TaskTried(BaseModel):
+    """An engine that did not write the text."""
+
+    engine: str
+    model: str | None = Field(description="The model asked for; null: the engine's own default.")
+    attempt: int = Field(description="The attempt that tried it, or passed it over.")
+    round: int = Field(description="Failures of the task before; in each round every engine gets one try.")
+    reason: str = Field(description="Why, in a sentence or a few words.")
+    retryable: bool = Field(description="Whether it may write another time.")
+
+
 class Task(BaseModel):
     """A task: the same object that stands in the store."""
 
@@ -225,6 +236,9 @@ class Task(BaseModel):
     provider_request_id: str | None = Field(description="By which the provider's support finds it.")
     attempt: int = Field(description="Attempts begun so far.")
     failures: int = Field(description="Attempts that failed.")
+    tried: list[TaskTried] = Field(
+        description="The newest engines that were tried in vain, or passed over, oldest first."
+    )
     cached: bool
     replay_of: str | None = Field(description="The task that this one repeats.")
     webhook: TaskWebhook | None

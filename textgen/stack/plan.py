@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from textgen import exposure
-from textgen.engines import default_name, engine_class
+from textgen import exposure, routes
+from textgen.engines import engine_class
 from textgen.errors import ConfigurationError
 from textgen.settings import get_settings, variable
 from textgen.stack import embedded
@@ -95,14 +95,18 @@ def make(options: Options) -> Plan:
 
 def _engine(options: Options) -> str:
     way_out = "To run without a model: --engine mock."
+    settings = get_settings()
+    if options.engine:
+        settings = settings.model_copy(update={"engine": options.engine})
     try:
-        name = options.engine or default_name()
+        entries = routes.default(settings).entries
     except ConfigurationError as exc:
         raise ConfigurationError(f"{exc} {way_out}") from exc
-    missing = engine_class(name).missing(get_settings())
-    if missing:
+    why = {entry.engine: engine_class(entry.engine).missing(settings) for entry in entries}
+    if all(why.values()):  # a route needs but one that works
+        name, missing = next(iter(why.items()))
         raise ConfigurationError(f"engine {name} cannot run here: {missing} {way_out}")
-    return name
+    return settings.engine or entries[0].engine
 
 
 def _servers(state_dir: Path) -> tuple[EmbeddedServer | None, str, str]:

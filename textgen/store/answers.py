@@ -144,6 +144,8 @@ class Control:
     #: Whether the submit was taken back: there never was such a task.
     refused: bool
     webhook: str = ""
+    #: Milliseconds since 1970 until when it is parked, because no engine could take it; 0: it is not.
+    parked_ms: int = 0
 
     @classmethod
     def of(cls, fields: dict[str, str]) -> Control:
@@ -175,6 +177,7 @@ class Control:
             ended_ms=number("ended"),
             refused="refused" in fields,
             webhook=fields.get("webhook", ""),
+            parked_ms=number("parked"),
         )
 
     @property

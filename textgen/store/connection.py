@@ -17,15 +17,15 @@ from textgen.settings import Settings, get_settings
 HEALTH_CHECK_INTERVAL_S = 30
 
 
-def connect(settings: Settings) -> redis.Redis:
-    """Make a client with its own pool. Nothing is sent before its first call.
+def connect(settings: Settings, decodes: bool = True) -> redis.Redis:
+    """Make a client with its own pool, which answers in str or bytes. Nothing is sent before its first call.
 
     A call that meets a closed connection is repeated once: every script may be. One that times out
     is not, so that no call takes longer than its bound.
     """
     pool = redis.BlockingConnectionPool.from_url(
         settings.store,
-        decode_responses=True,
+        decode_responses=decodes,
         max_connections=settings.redis_max_connections,
         timeout=settings.redis_timeout_s,
         socket_timeout=settings.redis_timeout_s,

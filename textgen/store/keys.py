@@ -42,6 +42,9 @@ WAITING = "waiting:{limits}:"
 #: The KEYS of the scripts of limits and ledger.
 METERING = [HELD, UNSETTLED, LANES, QUEUES, SCOPES, LEDGER, WAITING]
 
+#: In front of the account of an engine: limits, pauses and circuits, in one slot of their own.
+PROVIDERS = "limit:{providers}:"
+
 
 def idempotency(owner: str, digest: str) -> str:
     """Which task an idempotency key of an owner leads to: a JSON string."""

@@ -19,6 +19,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "admit": _METERING,
     "bill": _METERING,
     "let_in": _METERING,
+    "permit": ("clock", "providers"),
+    "answered": ("clock", "providers"),
 }
 #: Digest → script that was ever to be sent.
 _names: dict[str, str] = {}

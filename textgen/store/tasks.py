@@ -278,6 +278,10 @@ class Store(Records):
         with suppress(StoreUnavailable):
             self.send([*index.leave(record), *waiting.leave(record, self.now_ms()), *told])
 
+    def hold(self, task_id: str, for_s: float) -> bool:
+        """Take note that a task which waits is parked; False if there is something to be settled first."""
+        return bool(self._run("hold", task_id, int(for_s * 1000))[0] == "held")
+
     def ask_cancel(self, task_id: str) -> tuple[bool, Record | None, Control | None]:
         """Stop everything about a task but a cancel.
 
