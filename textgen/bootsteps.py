@@ -14,7 +14,7 @@ from celery.exceptions import WorkerShutdown
 from celery.worker import state as worker_state
 from celery.worker.consumer.tasks import Tasks
 
-from textgen import broker, engines, logs, persistence, queues, redis_transport
+from textgen import broker, engines, logs, persistence, queues, redis_transport, serving
 from textgen.celery import app
 from textgen.errors import ConfigurationError, EngineError, StoreForbidden, StoreUnavailable
 from textgen.hooks import GenerateRequest
@@ -45,8 +45,9 @@ class Declare(bootsteps.StartStopStep):
             redis_transport.survive_junk()
             redis_transport.survive_loss()
             redis_transport.count_by_server_time(c.connection)
+        consumed = len(serving.consumed(c.app, settings))
         try:
-            queues.refuse_timeout(settings)
+            queues.refuse_timeout(settings, consumed)
             persistence.persist(_make_sure_of_store)
             queues.declare(c.connection, settings)
         except AccessRefused as exc:
@@ -55,7 +56,7 @@ class Declare(bootsteps.StartStopStep):
         except (ConfigurationError, persistence.HandBack) as exc:
             log.critical("worker cannot work", reason=str(exc))
             raise WorkerShutdown(EX_CONFIG) from exc
-        for limit in broker.limits(c.connection, settings):
+        for limit in broker.limits(c.connection, settings, consumed):
             log.warning(limit)
 
 
@@ -68,7 +69,7 @@ def _make_sure_of_store() -> None:
 
 
 class Warm(bootsteps.StartStopStep):
-    """Loads the default engine before the worker takes work, so that no task waits for a model.
+    """Loads the engines of this worker's lanes before it takes work, so that no task waits for a model.
 
     Not under prefork: there each child loads its own, and what the parent loaded would hang them.
     """
@@ -76,17 +77,22 @@ class Warm(bootsteps.StartStopStep):
     requires = ("celery.worker.consumer.connection:Connection",)
 
     def start(self, c: Any) -> None:
+        others = serving.left_to_others(c.app, get_settings())
+        if others:
+            log.info("engines are left to other workers: their lanes are not consumed here", engines=others)
         if "prefork" not in type(c.pool).__module__:
             warm()
 
 
 @signals.worker_process_init.connect
 def warm(**_: Any) -> None:
-    """Set up the default engine; where it cannot work, its tasks will say so."""
-    try:
-        engines.get_engine(engines.default_name())
-    except (ConfigurationError, EngineError) as exc:
-        log.error("the default engine does not work here", reason=str(exc))
+    """Set up the engines of this worker's lanes; where one cannot work, its tasks will say so."""
+    for name in serving.expected(app, get_settings()):
+        try:
+            engines.get_engine(name or engines.default_name())
+        except (ConfigurationError, EngineError) as exc:
+            which = f"engine {name}" if name else "the default engine"
+            log.error(f"{which} does not work here", reason=str(exc))
 
 
 class Housekeeping(bootsteps.StartStopStep):
