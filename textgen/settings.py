@@ -141,7 +141,11 @@ class Settings(QuotaSettings, ProviderSettings, BaseSettings):
         SecretStr(""), validation_alias="REDIS_PASSWORD", description="Redis password."
     )
     redis_timeout_s: float = Field(2.0, gt=0, le=8, description="Seconds a Redis call may take.")
-    redis_max_connections: int = Field(64, ge=2, description="Redis connections of one process.")
+    redis_max_connections: int = Field(
+        64,
+        ge=2,
+        description="Redis connections of one process; no less than 16 over `TEXTGEN_CONCURRENCY`.",
+    )
     allow_eviction: bool = Field(
         False, description="Work with a Redis that evicts keys, and so may drop accepted tasks."
     )
