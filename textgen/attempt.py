@@ -244,8 +244,6 @@ class _Attempt:
         moved = self.store.move(ended, token=self.running.token, is_dead=is_dead)
         if moved.outcome is Moved.ABSENT and self.draft.restore():
             moved = self.store.move(ended.but(attempt=self.record.attempt), token=self.running.token)
-        if moved.outcome is Moved.OK:
-            self.store.discard(ended.task_id)
         return moved
 
     def _stopped(self) -> Ended:
