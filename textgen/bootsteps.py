@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import threading
 import time
@@ -44,6 +45,7 @@ class Declare(bootsteps.StartStopStep):
         if not queues.is_rabbitmq(settings):
             redis_transport.survive_junk()
             redis_transport.survive_loss()
+            redis_transport.reuse_clients()
             redis_transport.count_by_server_time(c.connection)
         consumed = len(serving.consumed(c.app, settings))
         try:
@@ -82,6 +84,23 @@ class Warm(bootsteps.StartStopStep):
             log.info("engines are left to other workers: their lanes are not consumed here", engines=others)
         if "prefork" not in type(c.pool).__module__:
             warm()
+        _start_threads(c.pool)
+
+
+def _start_threads(pool: Any) -> None:
+    """Start the threads of a pool now: each that is started later holds up whoever hands out tasks."""
+    executor = getattr(pool, "executor", None)
+    if executor is None:
+        return
+    started = threading.Event()
+    try:
+        for _ in range(pool.limit):
+            executor.submit(started.wait)
+    except RuntimeError as exc:
+        log.critical("worker cannot work", reason=f"the system gives it no {pool.limit} threads")
+        raise WorkerShutdown(EX_CONFIG) from exc
+    finally:
+        started.set()
 
 
 @signals.worker_process_init.connect
@@ -135,7 +154,8 @@ class Housekeeping(bootsteps.StartStopStep):
 @signals.worker_shutting_down.connect
 def hand_back_later(**_: Any) -> None:
     """Give running attempts their grace when the worker is told to stop, then hand them back."""
-    threading.Thread(target=_hand_back, name="hand-back", daemon=True).start()
+    # not by threading, whose threads are waited for: under gevent nothing can be waited for in here
+    _thread.start_new_thread(_hand_back, ())
 
 
 def _hand_back() -> None:
