@@ -32,6 +32,9 @@ permit() { # user, what it may declare and delete, publish to or bind, consume o
     printf '{"user": "%s", "vhost": "/", "configure": "%s", "write": "%s", "read": "%s"}' "$@"
 }
 
+# the queues of all lanes
+engines=$(printf %s "${TEXTGEN_ENGINE_LANES:-}" | tr -d ' ' | tr , '|')
+lanes="$name${engines:+(\\\\.($engines))?}(\\\\.bulk)?"
 # what Celery's events and its remote control are made of
 events='celeryev(\\..+)?'
 control='(.+\\.)?celery\\.pidbox'
@@ -50,7 +53,7 @@ cat >"$folder/definitions.json" <<END
   ],
   "permissions": [
     $(permit admin ".*" ".*" ".*"),
-    $(permit web "^$name(\\\\.bulk)?\$" "^$name(\\\\.(bulk|dlx))?\$" "^$name(\\\\.(bulk|dead))?\$"),
+    $(permit web "^$lanes\$" "^($lanes|$name\\\\.dlx)\$" "^($lanes|$name\\\\.dead)\$"),
     $(permit worker "^($working)\$" "^($working|amq\\\\.default)\$" "^($working)\$"),
     $(permit flower "$watching" "$watching" "$watching")
   ]

@@ -50,6 +50,8 @@ class Worker:
     heartbeat: Heartbeat
     #: Finds the engine by name, set up.
     engine: Callable[[str], Engine]
+    #: Whether this worker runs the engine of a name, or leaves it to those that consume its lanes.
+    runs: Callable[[str], bool]
     gate: Gate
 
 
@@ -196,6 +198,8 @@ class _Attempt:
     def _write(self) -> Parked | Ended:
         try:
             self.call = self.call or Call(routes.next_entry(self.record, self.worker.settings))
+            if not self.worker.runs(self.call.entry.engine):
+                return self._wait(self.record.failures, self.record.error, 0.0, "fallback")
             engine = self.worker.engine(self.call.entry.engine)
         except (EngineError, ConfigurationError) as exc:
             return self._go_on(exc)
@@ -320,7 +324,7 @@ class _Attempt:
         is_heeded = several and self.call is not None and self.call.is_permitted
         return None if is_heeded else getattr(exc, "retry_after_s", None)
 
-    def _wait(self, failures: int, error: Failure, wait_s: float, reason: str) -> Parked | Ended:
+    def _wait(self, failures: int, error: Failure | None, wait_s: float, reason: str) -> Parked | Ended:
         waiting = self.record.but(status=Status.PENDING, failures=failures, error=error)
         moved = persist(
             lambda: self.store.move(waiting, token=self.running.token, due_s=wait_s, reason=reason)
@@ -342,8 +346,6 @@ class _Attempt:
         moved = self.store.move(ended, token=self.running.token, is_dead=is_dead)
         if moved.outcome is Moved.ABSENT and self.draft.restore():
             moved = self.store.move(ended.but(attempt=self.record.attempt), token=self.running.token)
-        if moved.outcome is Moved.OK:
-            self.store.discard(ended.task_id)
         return moved
 
     def _stopped(self) -> Ended:

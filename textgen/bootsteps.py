@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import threading
 import time
@@ -15,7 +16,17 @@ from celery.exceptions import WorkerShutdown
 from celery.worker import state as worker_state
 from celery.worker.consumer.tasks import Tasks
 
-from textgen import broker, engine_limits, engines, logs, persistence, queues, redis_transport, routes
+from textgen import (
+    broker,
+    engine_limits,
+    engines,
+    logs,
+    persistence,
+    queues,
+    redis_transport,
+    routes,
+    serving,
+)
 from textgen.celery import app
 from textgen.errors import ConfigurationError, EngineError, EngineUnusable, StoreForbidden, StoreUnavailable
 from textgen.hooks import GenerateRequest
@@ -45,9 +56,11 @@ class Declare(bootsteps.StartStopStep):
         if not queues.is_rabbitmq(settings):
             redis_transport.survive_junk()
             redis_transport.survive_loss()
+            redis_transport.reuse_clients()
             redis_transport.count_by_server_time(c.connection)
+        consumed = len(serving.consumed(c.app, settings))
         try:
-            queues.refuse_timeout(settings)
+            queues.refuse_timeout(settings, consumed)
             engines.names()  # refuses servers that are described wrong
             routes.names(settings)
             engine_limits.read(settings)
@@ -59,7 +72,7 @@ class Declare(bootsteps.StartStopStep):
         except (ConfigurationError, persistence.HandBack) as exc:
             log.critical("worker cannot work", reason=str(exc))
             raise WorkerShutdown(EX_CONFIG) from exc
-        for limit in broker.limits(c.connection, settings):
+        for limit in broker.limits(c.connection, settings, consumed):
             log.warning(limit)
 
 
@@ -72,7 +85,7 @@ def _make_sure_of_store() -> None:
 
 
 class Warm(bootsteps.StartStopStep):
-    """Loads the default engine before the worker takes work, so that no task waits for a model.
+    """Loads the engines of this worker's lanes before it takes work, so that no task waits for a model.
 
     Not under prefork: there each child loads its own, and what the parent loaded would hang them.
     """
@@ -80,19 +93,39 @@ class Warm(bootsteps.StartStopStep):
     requires = ("celery.worker.consumer.connection:Connection",)
 
     def start(self, c: Any) -> None:
+        others = serving.left_to_others(c.app, get_settings())
+        if others:
+            log.info("engines are left to other workers: their lanes are not consumed here", engines=others)
         if "prefork" not in type(c.pool).__module__:
             warm()
+        _start_threads(c.pool)
+
+
+def _start_threads(pool: Any) -> None:
+    """Start the threads of a pool now: each that is started later holds up whoever hands out tasks."""
+    executor = getattr(pool, "executor", None)
+    if executor is None:
+        return
+    started = threading.Event()
+    try:
+        for _ in range(pool.limit):
+            executor.submit(started.wait)
+    except RuntimeError as exc:
+        log.critical("worker cannot work", reason=f"the system gives it no {pool.limit} threads")
+        raise WorkerShutdown(EX_CONFIG) from exc
+    finally:
+        started.set()
 
 
 @signals.worker_process_init.connect
 def warm(**_: Any) -> None:
-    """Set up the default engine, or those of the default route; what cannot work, its tasks will say."""
+    """Set up the engines of this worker's lanes; where one cannot work, its tasks will say so."""
     try:
-        names = {entry.engine for entry in routes.default(get_settings()).entries}
+        names = serving.expected(app, get_settings())
     except ConfigurationError as exc:
         log.error("the default engine does not work here", reason=str(exc))
         return
-    for name in sorted(names):
+    for name in names:
         _set_up(name)
 
 
@@ -100,7 +133,7 @@ def _set_up(name: str) -> None:
     try:
         engine = engines.get_engine(name)
     except (ConfigurationError, EngineError) as exc:
-        log.error("the default engine does not work here", reason=str(exc), engine=name)
+        log.error("an engine does not work here", engine=name, reason=str(exc))
         return
     # of the children of a prefork pool one is enough; other pools have no children, and no index
     if engine.is_remote and getattr(current_process(), "index", 0) == 0:
@@ -112,9 +145,9 @@ def _ask(engine: engines.Engine) -> None:
     try:
         engine.check()
     except EngineUnusable as exc:
-        log.error("the default engine's provider refuses", reason=str(exc))
+        log.error("an engine's provider refuses", engine=engine.name, reason=str(exc))
     except EngineError as exc:
-        log.warning("the default engine's provider could not be asked", reason=str(exc))
+        log.warning("an engine's provider could not be asked", engine=engine.name, reason=str(exc))
 
 
 class Housekeeping(bootsteps.StartStopStep):
@@ -157,7 +190,8 @@ class Housekeeping(bootsteps.StartStopStep):
 @signals.worker_shutting_down.connect
 def hand_back_later(**_: Any) -> None:
     """Give running attempts their grace when the worker is told to stop, then hand them back."""
-    threading.Thread(target=_hand_back, name="hand-back", daemon=True).start()
+    # not by threading, whose threads are waited for: under gevent nothing can be waited for in here
+    _thread.start_new_thread(_hand_back, ())
 
 
 def _hand_back() -> None:

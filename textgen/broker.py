@@ -11,7 +11,7 @@ from amqp.exceptions import AccessRefused, AMQPError, NotFound
 from kombu.exceptions import KombuError, OperationalError
 from redis.exceptions import RedisError
 
-from textgen import queues
+from textgen import lanes, queues
 from textgen.errors import BrokerUnavailable
 from textgen.settings import Settings
 
@@ -150,8 +150,8 @@ def _reason(exc: BaseException) -> str:
     return type(exc).__name__
 
 
-def limits(connection: Any, settings: Settings) -> list[str]:
-    """What the broker at hand cannot do, a sentence each."""
+def limits(connection: Any, settings: Settings, consumed: int) -> list[str]:
+    """What the broker at hand cannot do for a worker of so many lanes, a sentence each."""
     if not queues.is_rabbitmq(settings):
         return []
     properties = getattr(connection.connection, "server_properties", {}) or {}
@@ -163,10 +163,11 @@ def limits(connection: Any, settings: Settings) -> list[str]:
             f"RabbitMQ {version} has no priorities on quorum queues: tasks run in the order of arrival. "
             "RabbitMQ 4 has two levels there, TEXT_GENERATION_QUEUE_TYPE=classic has ten."
         )
-    if number < (3, 12) and queues.held_s(settings) > CONSUMER_TIMEOUT_S:
+    held = queues.held_s(settings, consumed)
+    if number < (3, 12) and held > CONSUMER_TIMEOUT_S:
         found.append(
             f"RabbitMQ {version} has no consumer timeout per queue: a message may be held for "
-            f"{queues.held_s(settings):.0f} s here, so its own consumer_timeout must be longer."
+            f"{held:.0f} s here, so its own consumer_timeout must be longer."
         )
     return found
 
@@ -206,7 +207,8 @@ def depths(app: Celery, settings: Settings) -> dict[str, int]:
     Raises:
         BrokerUnavailable: The broker does not answer.
     """
-    return _depths(app, settings, settings.queue, settings.bulk_queue, f"{settings.queue}.dead")
+    names = [lane.queue(settings) for lane in lanes.every(settings)]
+    return _depths(app, settings, *names, f"{settings.queue}.dead")
 
 
 def depth(app: Celery, settings: Settings, name: str) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from textgen.engines.base import Chunk
 from textgen.errors import StoreUnavailable
 from textgen.heartbeat import Running
@@ -62,6 +64,8 @@ class Draft:
                 return
             verdict = persist(lambda: self._write(text, tokens, known))
         self.running.verdict = verdict
+        if verdict is Verdict.OK:
+            self.running.renewed = time.monotonic()
         self._writes += 1
         self._unwritten.clear()
 

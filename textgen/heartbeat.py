@@ -38,6 +38,8 @@ class Running:
     token: str
     limit_s: float
     started: float = field(default_factory=time.monotonic)
+    #: When text that was written last renewed the lease.
+    renewed: float = float("-inf")
     #: Why the attempt must stop, once it must.
     verdict: Verdict = Verdict.OK
     #: The error that was recorded from here, if the attempt was ended from here.
@@ -102,6 +104,8 @@ class Heartbeat:
         try:
             if running.overrun_s > self.margin_s:
                 self.end(running, ATTEMPT_HUNG)
+                return
+            if time.monotonic() - running.renewed < self.store.lease_s / BEATS_PER_LEASE:
                 return
             running.verdict = self.store.renew(running.record.task_id, running.token)
             if running.verdict is Verdict.OVERDUE:

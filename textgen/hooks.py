@@ -16,7 +16,7 @@ from celery.result import AsyncResult
 from celery.worker.request import Request
 from kombu.utils import json as kombu_json
 
-from textgen import broker, messages, outcomes, queues, settlement
+from textgen import broker, lanes, messages, outcomes, queues, settlement
 from textgen.admission import admit
 from textgen.caller import Caller
 from textgen.errors import BrokerUnavailable, DuplicateTask, InvalidRequest, StoreUnavailable
@@ -101,7 +101,7 @@ class GenerateTask(Task):
         """Submit a task.
 
         Takes what Celery's `Task.apply_async` takes. `countdown` and `eta` become a wait in the
-        delay queues or the outbox, `expires` a deadline, `queue` must be one of the two lanes.
+        delay queues or the outbox, `expires` a deadline, `queue` must be a lane's.
 
         Raises:
             InvalidRequest: The arguments are not a request, or the id is not a lower-case UUID4.
@@ -214,9 +214,9 @@ class GenerateTask(Task):
         if delay_s > 0 and not queues.is_rabbitmq(settings):
             store.schedule(record.task_id, delay_s)
             return
-        lane = settings.bulk_queue if record.lane == "bulk" else settings.queue
-        route = queues.wait_route(settings, delay_s) if delay_s > 0 else queues.lane_route(settings, lane)
-        self._publish(record, terms, {**route, "routing_key": lane}, {})
+        queue = lanes.queue_of(record, settings)
+        route = queues.wait_route(settings, delay_s) if delay_s > 0 else queues.lane_route(settings, queue)
+        self._publish(record, terms, {**route, "routing_key": queue}, {})
         try:
             store.unschedule(record.task_id)
         except StoreUnavailable as exc:
@@ -235,9 +235,9 @@ class GenerateTask(Task):
             BrokerUnavailable: The broker did not confirm.
         """
         settings = get_settings()
-        lane = settings.bulk_queue if record.lane == "bulk" else settings.queue
-        headers = {messages.REASON: reason, messages.ORIGIN: lane, messages.ATTEMPTS: attempts}
-        self._publish(record, terms, {**queues.dead_route(settings), "routing_key": lane}, headers)
+        queue = lanes.queue_of(record, settings)
+        headers = {messages.REASON: reason, messages.ORIGIN: queue, messages.ATTEMPTS: attempts}
+        self._publish(record, terms, {**queues.dead_route(settings), "routing_key": queue}, headers)
 
     def _publish(self, record: Record, terms: Terms, route: dict[str, Any], headers: dict[str, Any]) -> None:
         """Publish a task's message once, confirmed and bounded in time."""

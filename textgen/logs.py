@@ -18,6 +18,8 @@ from textgen.settings import get_settings
 
 #: Name of the one handler of ours, so that configuring twice replaces it.
 HANDLER = "textgen"
+#: Loggers with a line for each request that is sent: those are shown at DEBUG only.
+CHATTY = ("httpx", "httpx2")
 
 _SHARED: tuple[Processor, ...] = (
     structlog.contextvars.merge_contextvars,
@@ -50,6 +52,8 @@ def configure(level: int | str = logging.INFO) -> None:
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level)
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING if root.level > logging.DEBUG else logging.NOTSET)
 
 
 def _formatter() -> logging.Formatter:

@@ -8,6 +8,7 @@ from typing import Any
 
 from kombu.utils import json as kombu_json
 
+from textgen import lanes
 from textgen.errors import InvalidRequest
 from textgen.requests import GenerationRequest, parse_request
 from textgen.settings import get_settings
@@ -20,24 +21,34 @@ def read_envelope(text: str) -> dict[str, Any]:
 
 def with_options(request: GenerationRequest, options: dict[str, Any]) -> GenerationRequest:
     """Let Celery's options `priority`, `queue` and `expires` speak where the request does not."""
-    settings = get_settings()
     changes: dict[str, Any] = {}
     priority = options.get("priority")
     if priority is not None and "priority" not in request.model_fields_set:
         changes["priority"] = priority
     queue = options.get("queue")
     if queue is not None:
-        name = getattr(queue, "name", queue)
-        if name not in (settings.queue, settings.bulk_queue):
-            reason = f"must be {settings.queue} or {settings.bulk_queue}"
-            raise InvalidRequest.of({"field": "queue", "reason": reason})
-        changes["lane"] = "bulk" if name == settings.bulk_queue else "interactive"
+        changes |= _of_queue(getattr(queue, "name", queue), request)
     expires = options.get("expires")
     if expires is not None and request.deadline_s is None:
         changes["deadline_s"] = max(1, math.ceil(_seconds_until(expires)))
     if not changes:
         return request
     return parse_request({**request.as_kwargs(), **changes})
+
+
+def _of_queue(name: str, request: GenerationRequest) -> dict[str, Any]:
+    """What a queue's name asks for: its lane and, where that is an engine's own, the engine."""
+    settings = get_settings()
+    lane = lanes.of_queue(name, settings)
+    if lane is None:
+        names = ", ".join(one.queue(settings) for one in lanes.every(settings))
+        raise InvalidRequest.of({"field": "queue", "reason": f"must be one of {names}"})
+    if lane.engine is None:
+        return {"lane": lane.kind}
+    if request.engine not in (None, lane.engine):
+        reason = f"is the engine {lane.engine}'s, and the request names {request.engine}"
+        raise InvalidRequest.of({"field": "queue", "reason": reason})
+    return {"lane": lane.kind, "engine": lane.engine}
 
 
 def _seconds_until(moment: Any) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 from kombu import Exchange, Queue
 
 from textgen.errors import ConfigurationError
+from textgen.lanes import every
 from textgen.settings import Settings
 
 #: Seconds of the delay queues: any wait is a sum of them, the largest first.
@@ -37,24 +38,29 @@ def _arguments(settings: Settings, **more: Any) -> dict[str, Any] | None:
     return {"x-queue-type": settings.queue_type, **more}
 
 
-def held_s(settings: Settings) -> float:
+def held_s(settings: Settings, consumed: int) -> float:
     """Seconds that a worker may hold a message: it reserves as many of each lane as it has slots, times
     the prefetch count, so that a message waits for those before it and then runs itself.
+
+    Args:
+        settings: The settings.
+        consumed: How many lanes the worker consumes.
     """
-    return 2 * settings.prefetch_count * (settings.attempt_timeout_s + settings.attempt_margin_s)
+    return consumed * settings.prefetch_count * (settings.attempt_timeout_s + settings.attempt_margin_s)
 
 
-def refuse_timeout(settings: Settings) -> None:
+def refuse_timeout(settings: Settings, consumed: int) -> None:
     """Make sure that RabbitMQ does not take messages back that are still worked on.
 
     Raises:
         ConfigurationError: It would; its consumers would be cut off, and the tasks run again.
     """
-    if is_rabbitmq(settings) and held_s(settings) >= settings.consumer_timeout_s:
+    held = held_s(settings, consumed)
+    if is_rabbitmq(settings) and held >= settings.consumer_timeout_s:
         raise ConfigurationError(
-            f"a worker may hold a message for {held_s(settings):.0f} s, and RabbitMQ takes it back after "
-            f"{settings.consumer_timeout_s} s: lower TEXTGEN_ATTEMPT_TIMEOUT_S or PREFETCH_COUNT, or raise "
-            "TEXTGEN_CONSUMER_TIMEOUT_S"
+            f"a worker of {consumed} lanes may hold a message for {held:.0f} s, and RabbitMQ takes it back "
+            f"after {settings.consumer_timeout_s} s: lower TEXTGEN_ATTEMPT_TIMEOUT_S or PREFETCH_COUNT, have "
+            "it consume fewer lanes (-Q), or raise TEXTGEN_CONSUMER_TIMEOUT_S"
         )
 
 
@@ -67,7 +73,7 @@ def dead_exchange(settings: Settings) -> Exchange:
 
 
 def lanes(settings: Settings) -> list[Queue]:
-    """The queues of the two lanes, which every worker consumes."""
+    """The queues of all lanes. A worker consumes them all, unless it is told which."""
     more: dict[str, Any] = {
         "x-dead-letter-exchange": dead_exchange(settings).name,
         "x-max-length": settings.queue_max_length,
@@ -86,17 +92,17 @@ def lanes(settings: Settings) -> list[Queue]:
             durable=True,
             queue_arguments=_arguments(settings, **more),
         )
-        for name in (settings.queue, settings.bulk_queue)
+        for name in (lane.queue(settings) for lane in every(settings))
     ]
 
 
-def lane_route(settings: Settings, lane: str) -> dict[str, Any]:
-    """Publish options that send a message to a lane's queue.
+def lane_route(settings: Settings, queue: str) -> dict[str, Any]:
+    """Publish options that send a message to the queue of a lane.
 
     By the lanes' own exchange: the default one, which Celery would take, would oblige RabbitMQ's users to
     have permission to publish to any queue.
     """
-    return {"queue": lane, "exchange": settings.queue} if is_rabbitmq(settings) else {"queue": lane}
+    return {"queue": queue, "exchange": settings.queue} if is_rabbitmq(settings) else {"queue": queue}
 
 
 def dead_letters(settings: Settings) -> Queue:

@@ -15,6 +15,7 @@ from kombu.transport import redis as transport
 from kombu.utils.json import loads
 
 _kombu_connection_parameters = transport.Channel._connparams
+_kombu_create_client = transport.Channel._create_client
 
 
 class ServerClock:
@@ -80,6 +81,23 @@ def _connection_parameters(channel: Any, asynchronous: bool = False) -> dict[str
     if channel.connection.client is None:
         raise redis.ConnectionError("the connection to the broker is closed")
     return _kombu_connection_parameters(channel, asynchronous)
+
+
+def reuse_clients() -> None:
+    """Have a channel make one client, instead of one for each publish and acknowledgement.
+
+    To make one takes longer than to publish: redis-py 8 copies all its callbacks into it.
+    """
+    transport.Channel._create_client = _create_client
+
+
+def _create_client(channel: Any, asynchronous: bool = False) -> Any:
+    if asynchronous:  # such a one takes a connection for itself
+        return _kombu_create_client(channel, asynchronous=True)
+    kept = getattr(channel, "_kept_client", None)
+    if kept is None or kept.connection_pool is not channel.pool:
+        kept = channel._kept_client = _kombu_create_client(channel)
+    return kept
 
 
 def _loads(item: Any) -> Any:

@@ -48,6 +48,8 @@ SECRETS = Path("/run/secrets")
 ADMIN_KEY = r"tg_[A-Za-z0-9_-]{32,200}"
 #: What an owner may be named.
 OWNER = r"^[A-Za-z0-9_.@-]{1,64}$"
+#: What stands behind `<queue>.` in the names of queues that are no engine's.
+RESERVED = frozenset({"bulk", "dead", "dlx", "wait", "webhooks"})
 #: Each is one more set to write to at every submit.
 MAX_INDEXED_KEYS = 16
 
@@ -98,6 +100,12 @@ class Settings(FallbackSettings, QuotaSettings, ProviderSettings, BaseSettings):
         validation_alias="TEXT_GENERATION_QUEUE",
         description="Queue of the interactive lane; the bulk lane is `<queue>.bulk`.",
     )
+    engine_lanes: str = Field(
+        "",
+        pattern=r"^$|^[A-Za-z0-9_-]{1,32}( *, *[A-Za-z0-9_-]{1,32}){0,15}$",
+        description="Engines, separated by commas, whose tasks wait in lanes of their own: "
+        "`<queue>.<engine>`, `<queue>.<engine>.bulk`. The same for web app and workers.",
+    )
     queue_type: Literal["quorum", "classic"] = Field(
         "quorum",
         validation_alias="TEXT_GENERATION_QUEUE_TYPE",
@@ -134,7 +142,11 @@ class Settings(FallbackSettings, QuotaSettings, ProviderSettings, BaseSettings):
         SecretStr(""), validation_alias="REDIS_PASSWORD", description="Redis password."
     )
     redis_timeout_s: float = Field(2.0, gt=0, le=8, description="Seconds a Redis call may take.")
-    redis_max_connections: int = Field(64, ge=2, description="Redis connections of one process.")
+    redis_max_connections: int = Field(
+        64,
+        ge=2,
+        description="Redis connections of one process; no less than 16 over `TEXTGEN_CONCURRENCY`.",
+    )
     allow_eviction: bool = Field(
         False, description="Work with a Redis that evicts keys, and so may drop accepted tasks."
     )
@@ -262,6 +274,19 @@ class Settings(FallbackSettings, QuotaSettings, ProviderSettings, BaseSettings):
     def _strip(cls, value: str) -> str:
         return value.strip()
 
+    @field_validator("engine_lanes")
+    @classmethod
+    def _no_other_queue(cls, value: str) -> str:
+        taken = RESERVED & {name.strip() for name in value.split(",")}
+        if taken:
+            raise ValueError(f"names what other queues are called: {', '.join(sorted(taken))}")
+        return value
+
+    @property
+    def lane_engines(self) -> tuple[str, ...]:
+        """The engines in `engine_lanes`."""
+        return tuple(dict.fromkeys(name.strip() for name in self.engine_lanes.split(",") if name.strip()))
+
     @field_validator("indexed_metadata")
     @classmethod
     def _few_keys(cls, value: str) -> str:
@@ -336,11 +361,6 @@ class Settings(FallbackSettings, QuotaSettings, ProviderSettings, BaseSettings):
         password = quote(self.redis_password.get_secret_value(), safe="")
         credentials = f"{quote(self.redis_user, safe='')}:{password}@" if password else ""
         return f"redis://{credentials}{self.redis_host}:{self.redis_port}/0"
-
-    @property
-    def bulk_queue(self) -> str:
-        """The queue of the bulk lane."""
-        return f"{self.queue}.bulk"
 
 
 @lru_cache(maxsize=1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from textgen import broker
+from textgen import broker, lanes
 from textgen.lifecycle import Record, Status, time_ms
 from textgen.settings import Settings
 from textgen.store import Store, keys, meter, schedules
@@ -48,21 +48,21 @@ class Stuck:
             return
         self._next_look = time.monotonic() + self.settings.lease_s
         depths = broker.depths(self.app, self.settings)
-        lanes = (self.settings.queue, self.settings.bulk_queue)
-        empty = {name for name in lanes if depths[name] == 0}
+        queues = (lane.queue(self.settings) for lane in lanes.every(self.settings))
+        empty = {name for name in queues if depths[name] == 0}
         twice, self._empty = empty & self._empty, empty
         if twice:
             self._publish_again(twice)
 
-    def _publish_again(self, lanes: set[str]) -> None:
+    def _publish_again(self, queues: set[str]) -> None:
         for task_id in self._watched():
             control, record = self.store.control(task_id), self.store.get(task_id)
             if control is None or record is None or record.status is not Status.PENDING:
                 continue
-            lane = self.settings.bulk_queue if record.lane == "bulk" else self.settings.queue
             quiet_since = self.store.now_ms() - 2 * self.settings.lease_s * 1000
             waits_since = max(control.due_ms, control.parked_ms, time_ms(record.updated_at or ""))
-            if lane in lanes and waits_since <= quiet_since and not self._is_waiting(record):
+            is_lost = lanes.queue_of(record, self.settings) in queues and waits_since <= quiet_since
+            if is_lost and not self._is_waiting(record):
                 self.store.schedule(task_id, 0.0)
                 schedules.count(self.store, "published again")
 

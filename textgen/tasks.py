@@ -10,7 +10,7 @@ import structlog
 from celery.exceptions import Ignore, Reject
 from kombu.utils import json as kombu_json
 
-from textgen import attempt, engines, messages, persistence, settlement
+from textgen import attempt, engines, lanes, messages, persistence, serving, settlement
 from textgen.celery import app
 from textgen.errors import BrokerUnavailable, ConfigurationError, GenerationFailed, StoreUnavailable
 from textgen.gate import Gate
@@ -38,6 +38,7 @@ def _worker(name: str) -> attempt.Worker:
         store=open_store(),
         heartbeat=_heartbeat(os.getpid()),
         engine=engines.get_engine,
+        runs=lambda engine: serving.runs(app, get_settings(), engine),
         gate=Gate(open_store(), get_settings()),
     )
 
@@ -77,14 +78,35 @@ def generate(self: GenerateTask, prompt: str | None = None, **request: Any) -> s
     try:
         given = request if prompt is None else {"prompt": prompt, **request}
         delivery = _delivery(self.request, given)
+        if _send_on(self, delivery):
+            raise Ignore()
         outcome = attempt.run(delivery, self.request.token, _worker(self.request.hostname or ""))
         settlement.settle_now(open_store(), get_settings(), self.request.id, self.send)
         return _conclude(self, outcome)
-    except (StoreUnavailable, persistence.HandBack) as exc:
-        log.error("store away, message handed back", reason=str(exc))
+    except (StoreUnavailable, BrokerUnavailable, persistence.HandBack) as exc:
+        log.error("message handed back", reason=str(exc))
         raise Reject(str(exc), requeue=True) from exc
     finally:
         structlog.contextvars.unbind_contextvars("task_id")
+
+
+def _send_on(task: GenerateTask, delivery: messages.Delivery) -> bool:
+    """Send a task to its engine's own lane if this worker does not run that engine.
+
+    So it is with a task that was submitted before the engine had lanes of its own.
+
+    Raises:
+        StoreUnavailable, BrokerUnavailable: One of them did not answer.
+    """
+    settings, store, known = get_settings(), open_store(), delivery.record
+    if serving.runs(app, settings, lanes.next_engine(known, settings)):
+        return False
+    record, control = store.get(known.task_id) or known, store.control(known.task_id)
+    if record.status.is_terminal or serving.runs(app, settings, lanes.next_engine(record, settings)):
+        return False
+    task.send(record, control.terms if control else delivery.terms)
+    log.info("task sent on to the lane of its engine")
+    return True
 
 
 def _conclude(task: GenerateTask, outcome: attempt.Parked | attempt.Ended) -> str:

@@ -35,6 +35,8 @@ PASSWORDS = {
     f"{kind}_{role}_PASSWORD": f'{role.lower()}"' for kind in ("RABBITMQ", "REDIS") for role in ROLES
 }
 PASSWORDS |= {"RABBITMQ_PASSWORD": 'worker"', "REDIS_PASSWORD": 'worker"'}
+#: Engines with lanes of their own; the mock is none of them.
+LANES = {"TEXTGEN_ENGINE_LANES": "local, openai"}
 
 
 class Servers:
@@ -45,7 +47,7 @@ class Servers:
         config = {"load_definitions": folder / "definitions.json"}
         self.broker = PrivateRabbitMQ(folder, config=config)
         self.broker.process.command = ["sh", str(ROOT / "deploy" / "rabbitmq_users.sh"), str(folder)]
-        self.broker.process.env |= {**PASSWORDS, "PATH": path}
+        self.broker.process.env |= {**PASSWORDS, **LANES, "PATH": path}
         folder = new_folder("guarded-redis")
         self.store = PrivateRedis(folder)
         options = ["--port", str(self.store.port), "--dir", str(folder)]
@@ -59,7 +61,7 @@ class Servers:
             f"amqp://{login}:{self.broker.port}//",
             f"redis://{login}:{self.store.port}/0",
             new_folder(f"guarded-{user}"),
-        ) | {"TEXTGEN_WEBHOOK_ALLOW": "127.0.0.0/8"}
+        ) | {"TEXTGEN_WEBHOOK_ALLOW": "127.0.0.0/8", **LANES}
 
     def redis(self, user: str) -> redis.Redis:
         return redis.Redis.from_url(self.env(user)["REDIS_URL"], decode_responses=True)
@@ -89,11 +91,13 @@ def worker(
     return started
 
 
-def submit(web: WebProcess, key: str = "", webhook: object = None, **behaviour: object) -> str:
+def submit(
+    web: WebProcess, key: str = "", webhook: object = None, engine: str = "mock", **behaviour: object
+) -> str:
     body = {
         "webhook": webhook,
         "prompt": "Hello",
-        "engine": "mock",
+        "engine": engine,
         "max_tokens": 1000,
         "metadata": {"mock": behaviour},
     }
@@ -131,6 +135,11 @@ def test_a_task_is_submitted_and_read_over_http(web: WebProcess, worker: WorkerP
     assert ended(web, task_id)["attempt"] == 1
     ready = f"{web.url}/readyz"
     wait_until(lambda: httpx.get(ready, timeout=20).is_success, PATIENCE_S, "the web app sees the worker")
+
+
+def test_a_task_goes_through_its_engines_own_lane(web: WebProcess, worker: WorkerProcess) -> None:
+    record = ended(web, submit(web, engine="openai"))
+    assert (record["status"], record["attempt"]) == ("FAILED", 1), "it ran, and there is no key"
 
 
 def test_a_failed_attempt_is_tried_again_after_a_wait(web: WebProcess, worker: WorkerProcess) -> None:

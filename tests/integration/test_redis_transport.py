@@ -25,3 +25,16 @@ def test_closing_a_lost_connection_ends_nobody_where_the_server_is_gone(tmp_path
         server.kill()
     connection.transport.client = None  # as kombu leaves it where it collected the transport before
     ignore_errors(connection, connection.close)
+
+
+def test_a_channel_makes_one_client_for_all_that_it_publishes(tmp_path: Path) -> None:
+    redis_transport.reuse_clients()
+    with PrivateRedis(tmp_path) as server, Connection(server.url) as connection:
+        channel = connection.default_channel
+        with channel.conn_or_acquire() as first, channel.conn_or_acquire() as second:
+            assert first is second
+        assert channel._create_client(asynchronous=True) is not first
+        connection.collect()
+        with connection.default_channel.conn_or_acquire() as after:
+            assert after is not first
+            assert after.ping()

@@ -27,11 +27,14 @@ from tests.services import RABBITMQ_BIN, PrivateRabbitMQ
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 OURS = ("web", "worker", "flower")
+#: Those that only start where their profile is asked for.
+ON_REQUEST = ("remote",)
 #: Who may log in to RabbitMQ and to Redis, each with its variable's password.
 USERS = {
     "RABBITMQ": {"admin": "_ADMIN", "web": "_WEB", "worker": "", "flower": "_FLOWER"},
     "REDIS": {"admin": "_ADMIN", "web": "_WEB", "worker": "", "flower": "_FLOWER", "monitor": "_MONITOR"},
 }
+QUEUE = "text_generation_tasks"
 #: The first API key, as another one than that of .env.example.
 ADMIN_KEY = "tg_" + "s" * 40
 PASSWORDS = [
@@ -46,7 +49,7 @@ def compose(folder: Path) -> subprocess.CompletedProcess[str]:
     package = importlib.util.find_spec("compose")
     program = Path(package.submodule_search_locations[0], "docker-compose")
     return subprocess.run(
-        [program, "config", "--format", "json"],
+        [program, "--profile", "*", "config", "--format", "json"],
         cwd=folder,
         env={"PATH": os.environ["PATH"], "HOME": str(folder)},
         capture_output=True,
@@ -134,14 +137,15 @@ def test_ports_are_published_on_loopback_only(services: Mapping[str, Any]) -> No
 
 
 def test_every_service_is_watched_and_restricted(services: Mapping[str, Any]) -> None:
-    assert set(services) == {"rabbitmq", "redis", *OURS}
+    assert set(services) == {"rabbitmq", "redis", *OURS, *ON_REQUEST}
+    assert {name for name in services if services[name].get("profiles")} == set(ON_REQUEST)
     for name, service in services.items():
         assert service["healthcheck"]["test"], name
         assert service["cap_drop"] == ["ALL"], name
         assert service["read_only"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert service["deploy"]["resources"]["limits"]["memory"], name
-    for name in OURS:
+    for name in (*OURS, *ON_REQUEST):
         waits_for = services[name]["depends_on"]
         assert {server: how["condition"] for server, how in waits_for.items()} == {
             "rabbitmq": "service_healthy",
@@ -153,6 +157,7 @@ def test_no_container_knows_a_password_that_is_not_its_own(services: Mapping[str
     own = {
         "web": {"RABBITMQ_WEB_PASSWORD", "REDIS_WEB_PASSWORD"},
         "worker": {"RABBITMQ_PASSWORD", "REDIS_PASSWORD"},
+        "remote": {"RABBITMQ_PASSWORD", "REDIS_PASSWORD"},
         "flower": {"RABBITMQ_FLOWER_PASSWORD", "REDIS_FLOWER_PASSWORD", "FLOWER_PASSWORD"},
     }
     for service, known in own.items():
@@ -298,6 +303,20 @@ def test_the_services_generate_together(
     record = httpx.get(url, params={"wait_s": 60}, headers=headers, timeout=70).json()
     assert record["status"] == "COMPLETED", record["error"]
     assert record["engine"] == "local"
+
+
+def test_a_worker_for_providers_consumes_the_shared_lanes(running: Mapping[str, LocalService]) -> None:
+    remote = running["remote"]
+    remote.env["TEXTGEN_ENGINE_LANES"] = "local"
+    running["worker"].process.stop(40)  # on one machine both have one name
+    with ExitStack() as stack:
+        remote.start(stack)
+    log = remote.process.log()
+    assert "concurrency: 200 (thread)" in log
+    assert "engines are left to other workers" in log
+    assert "local model loaded" not in log
+    assert f".> {QUEUE}.bulk" in log
+    assert f".> {QUEUE}.local" not in log
 
 
 def test_flower_asks_for_its_login(running: Mapping[str, LocalService], ports: Mapping[int, int]) -> None:

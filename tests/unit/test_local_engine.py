@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import os
+import re
 import subprocess
 import sys
 import urllib.error
@@ -13,6 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import structlog
 
 from tests.unit.generation import answer, answers, begun, model_file, pieces_of, request
 from textgen.engines import Chunk, Finish
@@ -114,6 +116,46 @@ def test_a_long_prompt_does_not_hold_up_the_texts_of_others() -> None:
         while not read.done():
             meanwhile += bool(getattr(next(told), "text", ""))
     assert meanwhile >= 4
+
+
+def pulses_before_text(engine: LocalEngine, prompt: str) -> int:
+    """How often the runtime told of its progress with a prompt, which it reads in steps."""
+    pieces = answer(engine, request(prompt, seed=None, temperature=0.8)).pieces
+    return next(n for n, piece in enumerate(pieces) if isinstance(piece, Chunk) and piece.text)
+
+
+def test_what_a_prompt_has_in_common_with_one_before_is_not_read_again() -> None:
+    engine = small(local_context=1024)
+    engine.setup()
+    document = "A long document about rivers. " * 120
+    first = pulses_before_text(engine, f"{document} Name one.")
+    assert first >= 5
+    assert pulses_before_text(engine, f"{document} How many are there?") <= first - 4
+    assert pulses_before_text(engine, f"Now for something else: {document}") >= first - 1
+
+
+def test_at_its_load_it_tells_how_memory_and_context_are_split() -> None:
+    with structlog.testing.capture_logs() as lines:
+        small(concurrency=3, local_context=512, workers=1000).setup()
+    [line] = [line for line in lines if line["event"] == "local model loaded"]
+    split = {name: line[name] for name in ("model", "slots", "context_of_each", "context", "threads")}
+    assert split == {
+        "model": "smollm2-135m-instruct",
+        "slots": 3,
+        "context_of_each": 512,
+        "context": 3 * 512,
+        "threads": 1,
+    }
+    before, after = map(int, re.findall(r"\d+", line["memory_mib"]))
+    assert after > before
+
+
+def test_any_gguf_file_can_be_the_model(tmp_path: Path) -> None:
+    other = tmp_path / "Other-Model.Q4.gguf"
+    other.symlink_to(model_file())
+    engine = small(local_model=str(other))
+    engine.setup()
+    assert answer(engine, request(model="other-model.q4")).finish.model == "other-model.q4"
 
 
 def test_the_runtimes_own_port_lets_nobody_in(engine: LocalEngine) -> None:

@@ -93,3 +93,10 @@ def test_the_outline_of_an_error_has_places_and_no_messages() -> None:
     assert [line for line in outline if line.isidentifier()] == ["ValueError", "KeyError"]
     assert any("test_logs.py" in line for line in outline)
     assert "canary" not in str(outline)
+
+
+def test_requests_that_are_sent_are_told_at_debug_only(capsys: pytest.CaptureFixture[str]) -> None:
+    for level, is_told in ((logging.INFO, False), (logging.DEBUG, True), (logging.INFO, False)):
+        logs.configure(level)
+        logging.getLogger("httpx2").info("HTTP Request")
+        assert ("HTTP Request" in capsys.readouterr().err) == is_told

@@ -12,7 +12,10 @@ import os
 import secrets
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+
+import structlog
 
 from textgen import weights
 from textgen.engines import chat
@@ -22,6 +25,8 @@ from textgen.engines.native import Mailbox
 from textgen.errors import EngineUnusable, PermanentEngineError, TransientEngineError
 from textgen.lifecycle import Usage
 from textgen.settings import Settings
+
+log = structlog.get_logger(__name__)
 
 #: Tokens of prompts read in one step. Between steps the other texts go on and a cancel can act: the
 #: runtime's own 2048 holds up both for seconds, and is no faster.
@@ -74,11 +79,22 @@ class LocalEngine(Engine):
             import xllamacpp
         except ImportError as exc:
             raise EngineUnusable(f"the runtime of the local engine does not load: {exc}") from exc
+        before = _resident_mib()
+        params = self._parameters(xllamacpp.CommonParams())
         try:
-            self._server = xllamacpp.Server(self._parameters(xllamacpp.CommonParams()))
+            self._server = xllamacpp.Server(params)  # which reads the whole file, and tries it out
         except RuntimeError as exc:
             raise EngineUnusable(f"the model file {self.path} cannot be loaded ({exc})") from exc
         atexit.register(self._close, os.getpid())
+        log.info(
+            "local model loaded",
+            model=self.model,
+            slots=params.n_parallel,
+            context_of_each=self.settings.local_context,
+            context=params.n_ctx,
+            threads=params.cpuparams.n_threads,
+            memory_mib=f"{before} before, {_resident_mib()} after",
+        )
 
     def _close(self, pid: int) -> None:
         """Stop all calls: one that outlives the interpreter brings the process down with a crash."""
@@ -117,6 +133,15 @@ class LocalEngine(Engine):
             yield from _read(call, self.model)
         finally:
             call.cancel()
+
+
+def _resident_mib() -> int | None:
+    """Memory of this process; None where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE") // 2**20
 
 
 def _body(request: EngineRequest) -> dict[str, Any]:

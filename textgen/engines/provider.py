@@ -45,7 +45,7 @@ def timeout(settings: Settings) -> httpx2.Timeout:
 
 def limits() -> httpx2.Limits:
     """As many connections as tasks run; idle ones end before servers that close them after 5 s do."""
-    return httpx2.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=IDLE_S)
+    return httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=IDLE_S)
 
 
 @dataclass(slots=True)

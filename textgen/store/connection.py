@@ -15,6 +15,9 @@ from textgen.settings import Settings, get_settings
 
 #: Seconds after which an idle connection is tested before its next use.
 HEALTH_CHECK_INTERVAL_S = 30
+#: Connections of a worker besides one for each of its tasks: tasks that wait for one another's connection
+#: give up after `redis_timeout_s`, which greenlets of a busy process soon do.
+SPARE = 16
 
 
 def connect(settings: Settings, decodes: bool = True) -> redis.Redis:
@@ -26,7 +29,7 @@ def connect(settings: Settings, decodes: bool = True) -> redis.Redis:
     pool = redis.BlockingConnectionPool.from_url(
         settings.store,
         decode_responses=decodes,
-        max_connections=settings.redis_max_connections,
+        max_connections=max(settings.redis_max_connections, settings.concurrency + SPARE),
         timeout=settings.redis_timeout_s,
         socket_timeout=settings.redis_timeout_s,
         socket_connect_timeout=settings.redis_timeout_s,

@@ -10,9 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from textgen import lanes
 from textgen.caller import Caller, Limits
 from textgen.lifecycle import Record
 from textgen.prices import NANO
+from textgen.settings import get_settings
 from textgen.store import keys, scripts
 from textgen.store.answers import Control
 from textgen.store.connection import translated
@@ -78,7 +80,7 @@ class Held:
 
 def queue_of(record: Record) -> str:
     """The queue that a task waits in where its owner's share is used up."""
-    return f"{record.owner}/{record.lane}"
+    return f"{record.owner}/{lanes.lane_of(record, get_settings()).name}"
 
 
 def _run(store: Store, name: str, *args: Any, before: Iterable[tuple[Any, ...]] = ()) -> list[Any]:
@@ -206,6 +208,6 @@ def let_in(store: Store, share: int, limit: int = 100) -> list[str]:
 
 
 def is_waiting(store: Store, record: Record) -> bool:
-    """Whether a task waits to be let into its lane."""
+    """Whether a task waits to be let into a lane."""
     with translated():
-        return store.client.zscore(keys.WAITING + queue_of(record), record.task_id) is not None
+        return str(store.client.hget(keys.HELD, record.task_id)).startswith("waiting|")

@@ -52,16 +52,26 @@ def send(client: redis.Redis, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
     Scripts that Redis does not know yet follow at once; each command must be harmless when repeated.
     """
     commands = list(commands)
-    pipe = client.pipeline(transaction=False)
-    for one in commands:
-        pipe.execute_command(*one)
-    answers = pipe.execute(raise_on_error=False)
+    answers = _send(client, commands)
     for i, answer in enumerate(answers):
         if isinstance(answer, redis.exceptions.NoScriptError):
             answers[i] = client.execute_command("EVAL", source(_names[commands[i][1]]), *commands[i][2:])
         elif isinstance(answer, Exception):
             raise answer
     return answers
+
+
+def _send(client: redis.Redis, commands: list[tuple[Any, ...]]) -> list[Any]:
+    """The answers to commands, errors of Redis among them."""
+    if len(commands) == 1:  # as most are: a pipeline would take half as long again
+        try:
+            return [client.execute_command(*commands[0])]
+        except redis.ResponseError as exc:
+            return [exc]
+    pipe = client.pipeline(transaction=False)
+    for one in commands:
+        pipe.execute_command(*one)
+    return list(pipe.execute(raise_on_error=False))
 
 
 def run(client: redis.Redis, name: str, keys: list[str], args: list[Any], *before: tuple[Any, ...]) -> Any:

@@ -275,8 +275,11 @@ class Store(Records):
         If Redis is away just now, readers pass it over, and the delivery comes due by itself.
         """
         told = [("ZADD", keys.WEBHOOKS, "LT", self.now_ms(), notice.id)] if notice else []
+        over = [("ZREM", name, record.task_id) for name in (keys.WATCH, keys.OUTBOX)]
+        if not record.status.is_terminal:
+            over = []
         with suppress(StoreUnavailable):
-            self.send([*index.leave(record), *waiting.leave(record, self.now_ms()), *told])
+            self.send([*index.leave(record), *waiting.leave(record, self.now_ms()), *told, *over])
 
     def hold(self, task_id: str, for_s: float) -> bool:
         """Take note that a task which waits is parked; False if there is something to be settled first."""
