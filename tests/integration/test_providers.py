@@ -11,6 +11,7 @@ import pytest
 
 from tests.environment import Environment
 from tests.integration.terminals import documents, textgen
+from tests.programs import WorkerProcess
 from tests.unit.scripted_provider import ScriptedProvider
 
 KEY = "sk-canary-7261"
@@ -35,10 +36,13 @@ def env(module_stack_env: Callable[..., Environment], provider: ScriptedProvider
 
 
 @pytest.fixture(scope="module")
-def web(
-    env: Environment, module_start_worker: Callable[..., Any], module_start_web: Callable[..., Any]
-) -> str:
-    module_start_worker(env, "threads", 4).wait_ready()
+def worker(env: Environment, module_start_worker: Callable[..., Any]) -> WorkerProcess:
+    found: WorkerProcess = module_start_worker(env, "threads", 4).wait_ready()
+    return found
+
+
+@pytest.fixture(scope="module")
+def web(env: Environment, worker: WorkerProcess, module_start_web: Callable[..., Any]) -> str:
     return str(module_start_web(env).url)
 
 
@@ -104,6 +108,18 @@ def test_the_mock_writes_what_fits_and_says_so_where_it_finds_nothing(web: str) 
     assert "sea" in json.loads(generate(web, engine="mock", response_format=FORM)["result"])
     hard = {"type": "json_schema", "schema": {"type": "string", "pattern": "^[0-9]{12}$"}}
     assert "fits this schema" in generate(web, engine="mock", response_format=hard)["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "scenario", ["401", "429", "an odd code", "500 in the middle", "garbage", "another content type"]
+)
+def test_neither_key_nor_prompt_is_in_a_log_or_an_error(
+    web: str, worker: WorkerProcess, scenario: str
+) -> None:
+    record = generate(web, model=scenario)
+    assert record["status"] == "FAILED"
+    assert record["task_id"] in worker.log()
+    assert "canary" not in json.dumps(record["error"]) + worker.log()
 
 
 def test_engines_are_listed_over_http_with_their_prices_and_without_keys(web: str) -> None:

@@ -1,4 +1,7 @@
-"""The engines of providers through their real SDKs: against a real server, and against a bad one."""
+"""The engines of providers through their real SDKs, against a server that misbehaves in one way each.
+
+`test_engines` has them against a real one.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.unit.generation import answer, answers, pieces_of, request
-from tests.unit.llama_server import LlamaServer
+from tests.unit.generation import answer, pieces_of, request
 from tests.unit.scripted_provider import REFUSALS, ScriptedProvider
 from textgen.engines import Chunk, Engine, EngineRequest, engine_class
 from textgen.engines.openai import ServerEngine
@@ -46,20 +48,6 @@ def engine_at(way: str, url: str, **more: object) -> Engine:
 
 
 @pytest.fixture(scope="module")
-def llama() -> Iterator[LlamaServer]:
-    with LlamaServer() as server:
-        server.wait_ready(120)
-        yield server
-
-
-@pytest.fixture(scope="module", params=WAYS)
-def real(request: pytest.FixtureRequest, llama: LlamaServer) -> Iterator[Engine]:
-    made = engine_at(request.param, llama.url)
-    yield made
-    made._client.close()  # type: ignore[attr-defined]
-
-
-@pytest.fixture(scope="module")
 def provider() -> Iterator[ScriptedProvider]:
     with ScriptedProvider() as made:
         yield made
@@ -68,49 +56,6 @@ def provider() -> Iterator[ScriptedProvider]:
 @pytest.fixture(params=WAYS)
 def bad(request: pytest.FixtureRequest, provider: ScriptedProvider) -> Engine:
     return engine_at(request.param, provider.url, provider_timeout_s=1.0)
-
-
-def test_text_comes_in_pieces_with_one_end_and_its_usage(real: Engine) -> None:
-    found = answer(real, request("Tell a long story.", seed=None, temperature=0.0, max_tokens=9))
-    assert len(found.chunks) > 2
-    assert (found.finish.reason, found.finish.usage.completion_tokens) == ("length", 9)
-    assert found.finish.usage.prompt_tokens > 3
-    assert found.finish.model
-
-
-def test_a_text_that_ends_by_itself_says_so(real: Engine) -> None:
-    found = answer(real, request("Name one colour.", seed=None, temperature=0.0, max_tokens=200))
-    assert found.text
-    assert found.finish.reason == "stop"
-
-
-def test_turns_and_the_system_s_word_reach_the_model(real: Engine) -> None:
-    asked = request("And what is it called?", seed=None)
-    turns = (
-        {"role": "system", "content": "You answer in one short sentence."},
-        {"role": "user", "content": "Name a river in Egypt."},
-        {"role": "assistant", "content": "The longest one there."},
-    )
-    alone = answer(real, asked).finish.usage.prompt_tokens
-    assert (
-        answer(real, replace(asked, messages=turns + asked.messages)).finish.usage.prompt_tokens > alone + 10
-    )
-
-
-def test_several_run_at_once(real: Engine) -> None:
-    found = answers(real, [request(f"Tell story number {n}.", seed=None, max_tokens=16) for n in range(4)])
-    assert all(one.text for one in found)
-
-
-@pytest.mark.parametrize("way", ["openai by chat", "anthropic"])
-def test_a_stop_sequence_ends_the_text_before_itself(llama: LlamaServer, way: str) -> None:
-    engine = engine_at(way, llama.url)
-    asked = request("Count from one to ten in words.", seed=None, temperature=0.0, max_tokens=60)
-    whole = answer(engine, asked).text
-    stop = whole[len(whole) // 2 : len(whole) // 2 + 6]
-    found = answer(engine, replace(asked, stop=(stop,)))
-    assert stop not in found.text
-    assert found.finish.reason == "stop"
 
 
 def test_closing_midway_hangs_up(bad: Engine, provider: ScriptedProvider) -> None:

@@ -84,7 +84,7 @@ def _broken(failure: Exception) -> Exception:
     if isinstance(failure, ValueError):
         return PermanentEngineError(
             "the local model refuses the request: its chat template takes no such order of turns, "
-            "or a parameter is out of its range"
+            "a parameter is out of its range, or a schema none that it can follow"
         )
     if isinstance(failure, RuntimeError):
         return TransientEngineError("the local model's runtime failed")

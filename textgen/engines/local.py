@@ -177,7 +177,7 @@ def _read(call: Call, model: str) -> Iterator[Chunk | Finish]:
         if "error" in piece:
             raise _error(piece["error"])
         if piece.get("usage"):
-            usage = Usage(piece["usage"]["prompt_tokens"], piece["usage"]["completion_tokens"])
+            usage = _used(piece["usage"])
         prompt_tokens = (piece.get("prompt_progress") or {}).get("total", prompt_tokens)
         choice: dict[str, Any] = next(iter(piece.get("choices", ())), {})
         reason = choice.get("finish_reason") or reason
@@ -191,6 +191,11 @@ def _read(call: Call, model: str) -> Iterator[Chunk | Finish]:
     if reason is None:
         raise TransientEngineError("the local model broke off")
     yield Finish("length" if reason == "length" else "stop", usage, model)
+
+
+def _used(told: dict[str, Any]) -> Usage:
+    cached = (told.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    return Usage(told["prompt_tokens"], told["completion_tokens"], cached_tokens=cached)
 
 
 def _valid(text: str) -> str:

@@ -83,7 +83,7 @@ class ServerEngine(OpenAIEngine):
     @classmethod
     def named(cls, name: str, server: Server) -> type[ServerEngine]:
         """The engine of the server `name`."""
-        return type(cls.__name__, (cls,), {"name": name, "described": server, "__doc__": cls.__doc__})
+        return type(cls.__name__, (cls,), {"name": name, "described": server, "__module__": cls.__module__})
 
     @classmethod
     def server(cls, settings: Settings) -> Server:
