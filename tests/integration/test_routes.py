@@ -254,3 +254,15 @@ def test_an_attempt_whose_worker_died_begins_a_new_round(
 
     record = ended(task_id)
     assert (record.result, record.engine, record.failures, record.attempt) == ("one one ", "openai", 1, 3)
+
+
+def test_a_provider_that_hangs_past_the_limit_of_an_attempt_has_failed(two: SimpleNamespace) -> None:
+    two.start(TEXTGEN_LEASE_S=1, TEXTGEN_ATTEMPT_MARGIN_S=1)
+    two.first.does.delay_s = 60
+
+    assert ended(submit(engine="openai", attempt_timeout_s=1)).error.type == "attempt_hung"
+
+    from textgen import client
+
+    [openai] = [one for one in client.engine_states() if one.name == "openai"]
+    assert openai.account.failures == 1
