@@ -17,8 +17,10 @@ from tests.integration.terminals import textgen
 from tests.processes import wait_until
 from tests.programs import WebProcess, WorkerProcess
 from tests.provider_stub import ProviderStub
+from textgen.lifecycle import new_task_id
 
 PATIENCE_S = 40
+QUEUE = "text_generation_tasks"
 #: Dollars per million tokens.
 PRICES = {"openai/big": {"prompt": 0, "completion": 1000}, "anthropic": {"prompt": 0, "completion": 100}}
 ROUTES = {
@@ -214,6 +216,27 @@ def test_a_task_that_waits_for_a_provider_can_be_cancelled_and_has_a_deadline(tw
     assert "published again" not in client.overview().janitor, "nobody takes its message for lost"
     assert client.get(waiting).attempt == client.get(late).attempt == 0
     assert len(two.first.arrivals) == 1
+
+
+@pytest.mark.parametrize("kind", ["rabbitmq", "valkey"])
+def test_what_a_foreign_producer_asks_for_waits_too(two: SimpleNamespace, kind: str) -> None:
+    two.start(kind, TEXTGEN_BREAKER_FAILURES=1, TEXTGEN_BREAKER_RESET_S=2, TEXTGEN_MAX_ATTEMPTS=1)
+    two.first.does.is_down = True
+    assert ended(submit(engine="openai")).status == "FAILED"
+    two.first.does.is_down = False
+
+    from celery import current_app
+
+    task_id = new_task_id()
+    asked = {"prompt": "Hello", "engine": "openai"}
+    current_app.send_task("textgen.tasks.generate", kwargs=asked, task_id=task_id, queue=QUEUE)
+
+    from textgen.store import open_store
+
+    wait_until(lambda: open_store().get(task_id), PATIENCE_S, "it is known")
+    record = ended(task_id)
+    assert (record.status, record.result, record.failures) == ("COMPLETED", "one one ", 0)
+    assert len(two.first.arrivals) == 2
 
 
 def test_a_route_can_be_asked_for_by_every_way_in(
