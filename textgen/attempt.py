@@ -14,6 +14,7 @@ import structlog
 
 from textgen import admission, outcomes, routes
 from textgen.caller import Caller
+from textgen.calls import Call
 from textgen.draft import Draft
 from textgen.engines.base import Chunk, Engine, EngineRequest, Finish
 from textgen.errors import (
@@ -25,7 +26,7 @@ from textgen.errors import (
     TextgenError,
     TransientEngineError,
 )
-from textgen.gate import Call, Gate, Wait
+from textgen.gate import Gate, Wait
 from textgen.heartbeat import Heartbeat, Running
 from textgen.lifecycle import Failure, Record, Status
 from textgen.logs import outline

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from tests.services import PrivateRedis
+from textgen.calls import Call
 from textgen.engines.base import Allowance, Chunk, Finish, Quota
 from textgen.errors import EngineUnusable, PermanentEngineError, TransientEngineError
-from textgen.gate import Call, Gate, Wait
+from textgen.gate import Gate, Wait
 from textgen.lifecycle import Record, Usage, new_task_id
 from textgen.settings import Settings
 from textgen.store import Store, circuits, permits
