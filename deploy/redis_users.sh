@@ -28,7 +28,7 @@ webhooks="~webhooks:gone:* ~webhooks:secrets:* +lrange"
 submit="~outbox ~tasks:watch ~tasks:created ~idem:* +watch +unwatch +multi +exec +info"
 letters="~tasks:dead ~dead:*"
 # what workers know of providers together, and pybreaker of their circuits
-providers="~limit:{providers}:* +incr +setnx"
+providers="~limit:{providers}:* +incrby +setnx"
 # limits, ledger and waiting lists
 meter="~limit:{limits}:* ~usage:{limits}:* ~waiting:{limits} ~waiting:{limits}:* +hexists +sadd +srem +smembers +pexpire"
 # finding tasks, and telling how long they wait

@@ -14,6 +14,7 @@ import structlog
 
 from textgen import admission, outcomes, routes, structured
 from textgen.caller import Caller
+from textgen.calls import Call
 from textgen.draft import Draft
 from textgen.engines.base import Chunk, Engine, EngineRequest, Finish
 from textgen.errors import (
@@ -26,7 +27,7 @@ from textgen.errors import (
     TransientEngineError,
     UnfinishedOutput,
 )
-from textgen.gate import Call, Gate, Wait
+from textgen.gate import Gate, Wait
 from textgen.heartbeat import Heartbeat, Running
 from textgen.lifecycle import Failure, Record, Status
 from textgen.logs import outline
@@ -85,18 +86,29 @@ def run(delivery: Delivery, token: str, worker: Worker) -> Parked | Ended:
     claim, call = _begin(delivery, token, worker)
     try:
         if claim.outcome is Claimed.BUSY:
-            return Parked(delivery.record, delivery.terms, claim.wait_s)
+            return Parked(claim.record or delivery.record, delivery.terms, claim.wait_s)
         if claim.outcome is not Claimed.TAKEN or claim.record is None:
             return Ended(claim.record)
         if delivery.is_foreign and claim.record.attempt == 1:
             _count(claim.record, worker)
+        if isinstance(call, Wait):
+            return _put_off(claim.record, delivery.terms, token, call.seconds, worker)
         limit_s = _limit_s(delivery.terms, worker.settings)
         running = Running(claim.record, token, limit_s, hung=call.hung if call else None)
         with worker.heartbeat.keeping(running):
             return _Attempt(running, delivery.terms, worker, call).run()
     finally:
-        if call:
+        if isinstance(call, Call):
             call.give_back()
+
+
+def _put_off(record: Record, terms: Terms, token: str, wait_s: float, worker: Worker) -> Parked | Ended:
+    """Have a task wait that had to be claimed first, because the store did not know it."""
+    waiting = record.but(status=Status.PENDING)
+    moved = persist(lambda: worker.store.move(waiting, token=token, due_s=wait_s, reason="parked"))
+    if moved.outcome is Moved.OK and moved.record:
+        return Parked(moved.record, terms, wait_s)
+    return Ended(moved.record)
 
 
 def _count(record: Record, worker: Worker) -> None:
@@ -114,22 +126,24 @@ def _limit_s(terms: Terms, settings: Settings) -> float:
     return min(terms.attempt_s or settings.attempt_timeout_s, settings.attempt_timeout_s)
 
 
-def _begin(delivery: Delivery, token: str, worker: Worker) -> tuple[Claim, Call | None]:
-    """Ask which engine may be called, and claim the task for that, until both go by the same record."""
+def _begin(delivery: Delivery, token: str, worker: Worker) -> tuple[Claim, Call | Wait | None]:
+    """Ask which engine may be called, and claim the task for that, until both go by the same record.
+
+    Returns:
+        The claim, and what the gate said; None where it found no engine.
+    """
     record, call = delivery.record, None
     while True:
         try:
-            asked = call or worker.gate.ask(record, token)
+            answer = call or worker.gate.ask(record, token)
         except ConfigurationError:
-            asked = None  # the attempt will say so
-        if isinstance(asked, Wait):
-            if worker.store.hold(record.task_id, asked.seconds):
-                return Claim(Claimed.BUSY, wait_s=asked.seconds), None
-            asked = None  # the claim will settle what is the matter
-        call = asked
+            answer = None  # the attempt will say so
+        if isinstance(answer, Wait) and worker.store.hold(record.task_id, answer.seconds):
+            return Claim(Claimed.BUSY, record, answer.seconds), answer
+        call = answer if isinstance(answer, Call) else None
         claim = _claim(_meant_for(call, record, worker), delivery.terms, token, worker)
         if claim.outcome is not Claimed.MOVED or claim.record is None:
-            return claim, call
+            return claim, answer
         record = claim.record
         if call and not call.fits(worker.gate.entries(record)):
             call.give_back()

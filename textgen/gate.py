@@ -7,15 +7,16 @@ of the calls: limits that fill up, providers that ask to wait, circuits that ope
 from __future__ import annotations
 
 import random
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 import structlog
 
 from textgen import engine_limits, engines, routes
+from textgen.calls import Call
 from textgen.engines.base import Allowance, Chunk, Finish
-from textgen.errors import ConfigurationError, EngineError, StoreUnavailable, TransientEngineError
+from textgen.errors import ConfigurationError, StoreUnavailable
 from textgen.estimates import most_tokens
 from textgen.lifecycle import Record
 from textgen.routes import Entry
@@ -37,89 +38,6 @@ class Wait:
     """None of the engines may be called now."""
 
     seconds: float
-
-
-class Call:
-    """One engine that may be called, and what is to be told of the call.
-
-    Args:
-        entry: The engine.
-        passed_over: Those before it in the route, and why.
-        gate: What is told.
-        permit: None where nobody needs to know.
-    """
-
-    def __init__(
-        self,
-        entry: Entry,
-        passed_over: tuple[tuple[Entry, str], ...] = (),
-        gate: Gate | None = None,
-        permit: Granted | None = None,
-    ) -> None:
-        self.entry = entry
-        self.passed_over = passed_over
-        self._gate = gate
-        self._permit = permit
-        self._has_begun = self._is_over = False
-
-    @property
-    def is_permitted(self) -> bool:
-        """Whether all workers know of the call, and heed what is told of it."""
-        return self._permit is not None
-
-    def fits(self, entries: Sequence[Entry]) -> bool:
-        """Whether `entries` lead to the same call."""
-        asked = [*(entry for entry, _ in self.passed_over), self.entry]
-        return asked == list(entries[: len(asked)])
-
-    def watch(self, pieces: Iterable[Chunk | Finish]) -> Generator[Chunk | Finish, None, None]:
-        """Pass on what the engine yields or raises, and tell what it means for others."""
-        try:
-            for piece in pieces:
-                self._began(piece)
-                yield piece
-        except TransientEngineError as exc:
-            self.failed(exc)
-            raise
-        except EngineError:
-            self._ended(is_failure=False)
-            raise
-        finally:
-            self._left()
-
-    def give_back(self) -> None:
-        """Say that nothing was asked of the provider."""
-        if self._gate and self._permit and not self._has_begun and not self._is_over:
-            self._is_over = True
-            self._gate.give_back(self._permit)
-
-    def failed(self, exc: TransientEngineError) -> None:
-        """Say that the call failed; a provider that is at its limit has answered all the same."""
-        pause_s = exc.retry_after_s or 0.0 if exc.is_throttled else exc.retry_after_s
-        self._ended(is_failure=not exc.is_throttled, pause_s=pause_s)
-
-    def hung(self) -> None:
-        """Say that the call was given up because nothing came of it."""
-        self._ended(is_failure=True)
-
-    def _began(self, piece: Chunk | Finish) -> None:
-        if not self._has_begun and not self._is_over:
-            self._has_begun = True
-            if self._gate and self._permit:
-                self._gate.began(self._permit, piece)
-        if isinstance(piece, Finish):
-            self._ended(is_failure=False)
-
-    def _ended(self, is_failure: bool, pause_s: float | None = None) -> None:
-        if self._gate and self._permit and not self._is_over:
-            self._is_over = True
-            self._gate.ended(self._permit, is_failure, self._has_begun, pause_s)
-
-    def _left(self) -> None:
-        """Say that the call was left off; that it was made counts."""
-        if self._gate and self._permit and not self._is_over and not self._has_begun:
-            self._is_over = True
-            self._gate.left_off(self._permit)
 
 
 class Gate:

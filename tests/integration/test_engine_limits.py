@@ -99,22 +99,3 @@ def test_a_refusal_to_one_worker_keeps_all_away_for_as_long_as_it_says(
     later = [at - began for at in stub.arrivals[2:]]
     assert min(later) >= 2.9
     assert max(later) - min(later) > 0.1, "they do not all come at once"
-
-
-def test_what_a_provider_says_is_left_is_not_overdrawn(
-    stack_env: Callable[..., Environment], start_worker: Callable[..., WorkerProcess]
-) -> None:
-    def headers(remaining: int) -> dict[str, str]:
-        return {
-            "x-ratelimit-limit-requests": "5",
-            "x-ratelimit-remaining-requests": str(remaining),
-            "x-ratelimit-reset-requests": f"{WINDOW_S}s",
-        }
-
-    with ProviderStub(limit=5, window_s=WINDOW_S, headers=headers) as stub:
-        env = stack_env("rabbitmq", **settings(stub))
-        with application(env):
-            start_worker(env, "threads", 1).wait_ready()
-            records = [ended(task_id) for task_id in [submit() for _ in range(12)]]
-    assert {(one.status, one.attempt) for one in records} == {("COMPLETED", 1)}
-    assert set(stub.statuses) == {200}

@@ -17,8 +17,10 @@ from tests.integration.terminals import textgen
 from tests.processes import wait_until
 from tests.programs import WebProcess, WorkerProcess
 from tests.provider_stub import ProviderStub
+from textgen.lifecycle import new_task_id
 
 PATIENCE_S = 40
+QUEUE = "text_generation_tasks"
 #: Dollars per million tokens.
 PRICES = {"openai/big": {"prompt": 0, "completion": 1000}, "anthropic": {"prompt": 0, "completion": 100}}
 ROUTES = {
@@ -216,6 +218,27 @@ def test_a_task_that_waits_for_a_provider_can_be_cancelled_and_has_a_deadline(tw
     assert len(two.first.arrivals) == 1
 
 
+@pytest.mark.parametrize("kind", ["rabbitmq", "valkey"])
+def test_what_a_foreign_producer_asks_for_waits_too(two: SimpleNamespace, kind: str) -> None:
+    two.start(kind, TEXTGEN_BREAKER_FAILURES=1, TEXTGEN_BREAKER_RESET_S=2, TEXTGEN_MAX_ATTEMPTS=1)
+    two.first.does.is_down = True
+    assert ended(submit(engine="openai")).status == "FAILED"
+    two.first.does.is_down = False
+
+    from celery import current_app
+
+    task_id = new_task_id()
+    asked = {"prompt": "Hello", "engine": "openai"}
+    current_app.send_task("textgen.tasks.generate", kwargs=asked, task_id=task_id, queue=QUEUE)
+
+    from textgen.store import open_store
+
+    wait_until(lambda: open_store().get(task_id), PATIENCE_S, "it is known")
+    record = ended(task_id)
+    assert (record.status, record.result, record.failures) == ("COMPLETED", "one one ", 0)
+    assert len(two.first.arrivals) == 2
+
+
 def test_a_route_can_be_asked_for_by_every_way_in(
     two: SimpleNamespace, start_web: Callable[..., WebProcess]
 ) -> None:
@@ -254,3 +277,15 @@ def test_an_attempt_whose_worker_died_begins_a_new_round(
 
     record = ended(task_id)
     assert (record.result, record.engine, record.failures, record.attempt) == ("one one ", "openai", 1, 3)
+
+
+def test_a_provider_that_hangs_past_the_limit_of_an_attempt_has_failed(two: SimpleNamespace) -> None:
+    two.start(TEXTGEN_LEASE_S=1, TEXTGEN_ATTEMPT_MARGIN_S=1)
+    two.first.does.delay_s = 60
+
+    assert ended(submit(engine="openai", attempt_timeout_s=1)).error.type == "attempt_hung"
+
+    from textgen import client
+
+    [openai] = [one for one in client.engine_states() if one.name == "openai"]
+    assert openai.account.failures == 1
