@@ -53,7 +53,8 @@ worker_send_task_events = True
 worker_hijack_root_logger = False
 worker_cancel_long_running_tasks_on_connection_loss = False
 worker_enable_prefetch_count_reduction = False
-worker_proc_alive_timeout = 30.0
+#: Seconds that a child of the prefork pool may take to load a model; then it is replaced.
+worker_proc_alive_timeout = 300.0
 
 #: Workers that were given one name twice share the queue of their commands, instead of the second one
 #: stopping at its start.
