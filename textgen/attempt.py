@@ -84,7 +84,7 @@ def run(delivery: Delivery, token: str, worker: Worker) -> Parked | Ended:
         return Ended(claim.record)
     if delivery.is_foreign and claim.record.attempt == 1:
         _count(claim.record, worker)
-    running = Running(claim.record, token, _limit_s(delivery.terms, worker.settings))
+    running = Running(claim.record, token, delivery.terms.limit_s(worker.settings.attempt_timeout_s))
     with worker.heartbeat.keeping(running):
         return _Attempt(running, delivery.terms, worker).run()
 
@@ -97,11 +97,6 @@ def _count(record: Record, worker: Worker) -> None:
         )
     except StoreUnavailable as exc:
         log.warning("task of a foreign producer not billed", task_id=record.task_id, reason=str(exc))
-
-
-def _limit_s(terms: Terms, settings: Settings) -> float:
-    """Seconds that the attempt may take: what was asked for, never above the worker's own limit."""
-    return min(terms.attempt_s or settings.attempt_timeout_s, settings.attempt_timeout_s)
 
 
 def _claim(delivery: Delivery, token: str, worker: Worker) -> Claim:
