@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from textgen.providers import ProviderSettings
 from textgen.quotas import QuotaSettings
+from textgen.reuse import CacheSettings
 from textgen.settings import Settings, variable
 
 README = Path(__file__).parent.parent / "README.md"
@@ -24,7 +25,8 @@ BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"
 def table() -> str:
     """The table as Markdown: variable, default, bounds, meaning."""
     rows = ["| variable | default | bounds | what it sets |", "|---|---|---|---|"]
-    inherited = {**ProviderSettings.model_fields, **QuotaSettings.model_fields}
+    bases = (ProviderSettings, QuotaSettings, CacheSettings)
+    inherited = {name: field for base in bases for name, field in base.model_fields.items()}
     for name in [*(name for name in Settings.model_fields if name not in inherited), *inherited]:
         field = Settings.model_fields[name]
         meaning = (field.description or "").replace("|", "\\|")
