@@ -13,7 +13,8 @@ from typing import TypeVar
 
 import structlog
 
-from textgen import admission, outcomes
+from textgen import admission, caching, outcomes
+from textgen.caching import Seat
 from textgen.caller import Caller
 from textgen.draft import Draft
 from textgen.engines.base import Chunk, Engine, EngineRequest, Finish
@@ -24,6 +25,7 @@ from textgen.errors import (
     StoreUnavailable,
     TransientEngineError,
 )
+from textgen.followers import Followers
 from textgen.heartbeat import Heartbeat, Running
 from textgen.lifecycle import Failure, Record, Status
 from textgen.logs import outline
@@ -32,10 +34,14 @@ from textgen.persistence import HandBack, persist
 from textgen.settings import Settings
 from textgen.store import Store
 from textgen.store.answers import Claim, Claimed, Moved, Terms, Transition, Verdict
+from textgen.store.cache import Stored
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+
+#: Seconds after which a task that waits for another, which generates the same, looks again.
+FOLLOW_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,8 @@ class Worker:
     heartbeat: Heartbeat
     #: Finds the engine by name, set up; None asks for the default one.
     engine: Callable[[str | None], Engine]
+    #: Settles a task that has ended beside the one of a delivery.
+    settle: Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +85,12 @@ def run(delivery: Delivery, token: str, worker: Worker) -> Parked | Ended:
         StoreUnavailable: Before anything began.
         HandBack: A finished text could not be recorded in time.
     """
+    seat = caching.enter(worker.store, worker.settings, delivery)
+    if seat.waits:
+        return _follow(delivery, seat.waits, worker)
     claim = _claim(delivery, token, worker)
+    if claim.outcome is not Claimed.TAKEN:
+        caching.leave(worker.store, seat, delivery.record.task_id)
     if claim.outcome is Claimed.BUSY:
         return Parked(delivery.record, delivery.terms, claim.wait_s)
     if claim.outcome is not Claimed.TAKEN or claim.record is None:
@@ -86,7 +99,16 @@ def run(delivery: Delivery, token: str, worker: Worker) -> Parked | Ended:
         _count(claim.record, worker)
     running = Running(claim.record, token, delivery.terms.limit_s(worker.settings.attempt_timeout_s))
     with worker.heartbeat.keeping(running):
-        return _Attempt(running, delivery.terms, worker).run()
+        attempt = _Attempt(running, delivery.terms, worker, seat)
+        return attempt.serve(seat.stored) if seat.stored else attempt.run()
+
+
+def _follow(delivery: Delivery, known: Record, worker: Worker) -> Parked | Ended:
+    """Let a task wait for the one that leads, which may have claimed it already."""
+    if known.status.is_terminal:
+        return Ended(known)
+    is_claimed = known.status is Status.PROCESSING
+    return Parked(delivery.record, delivery.terms, worker.store.lease_s if is_claimed else FOLLOW_S)
 
 
 def _count(record: Record, worker: Worker) -> None:
@@ -125,12 +147,15 @@ def _claim(delivery: Delivery, token: str, worker: Worker) -> Claim:
 class _Attempt:
     """An attempt that holds the lease."""
 
-    def __init__(self, running: Running, terms: Terms, worker: Worker) -> None:
+    def __init__(self, running: Running, terms: Terms, worker: Worker, seat: Seat) -> None:
         self.running = running
         self.terms = terms
         self.worker = worker
         self.store = worker.store
         self.draft = Draft(running, terms, worker.store, worker.name)
+        place = seat.place if seat.leads else None
+        self.followers = Followers(place, self.draft, worker.heartbeat, worker.settings, worker.settle)
+        running.on_beat = self.followers.beat
 
     @property
     def record(self) -> Record:
@@ -138,6 +163,19 @@ class _Attempt:
         return self.running.record
 
     def run(self) -> Parked | Ended:
+        """Generate; whoever follows gets the text too."""
+        try:
+            return self._run()
+        finally:
+            self.followers.close()
+
+    def serve(self, stored: Stored) -> Parked | Ended:
+        """Complete the task by a result from the cache."""
+        self.draft.add(Chunk(stored.text, tokens=0))
+        self.draft.flush(is_last=True)
+        return self._settle(stored.on(self.record)) if self.running.verdict is Verdict.OK else self._stopped()
+
+    def _run(self) -> Parked | Ended:
         try:
             engine = self.worker.engine(self.record.params.get("engine"))
             self.running.record = self.record.but(engine=engine.name)
@@ -189,13 +227,14 @@ class _Attempt:
             self.worker.heartbeat.end(self.running, outcomes.ATTEMPT_TIMEOUT)
             return False
         self.draft.flush()
+        self.followers.tell()
         if self.running.verdict is Verdict.OVERDUE:
             self.worker.heartbeat.end(self.running, outcomes.DEADLINE)
         return self.running.verdict is Verdict.OK
 
     # Endings
 
-    def _complete(self, finish: Finish) -> Parked | Ended:
+    def _complete(self, finish: Finish) -> Ended:
         ended = self.record.but(
             status=Status.COMPLETED,
             result=self.draft.text,
@@ -204,7 +243,10 @@ class _Attempt:
             usage=finish.usage,
             model=finish.model or self.record.params.get("model"),
         )
-        return self._settle(ended)
+        outcome = self._settle(ended)
+        if outcome.by_us and outcome.record and outcome.record.status is Status.COMPLETED:
+            self.followers.complete(outcome.record)
+        return outcome
 
     def _fail(self, error: Failure, is_dead: bool = False) -> Parked | Ended:
         partial = self.draft.text or None
@@ -226,7 +268,7 @@ class _Attempt:
             return Parked(moved.record, self.terms, wait_s, is_retry=True)
         return self._stopped()
 
-    def _settle(self, ended: Record, is_dead: bool = False) -> Parked | Ended:
+    def _settle(self, ended: Record, is_dead: bool = False) -> Ended:
         moved = persist(lambda: self._finish(ended, is_dead))
         if moved.outcome is Moved.CANCELLED:
             return self._stopped()

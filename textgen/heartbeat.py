@@ -43,6 +43,8 @@ class Running:
     #: The error that was recorded from here, if the attempt was ended from here.
     ended: Failure | None = None
     ended_at: float = 0.0
+    #: Called at each beat of the heartbeat, whatever has become of the attempt.
+    on_beat: Callable[[], None] | None = None
 
     @property
     def overrun_s(self) -> float:
@@ -91,6 +93,8 @@ class Heartbeat:
                 attempts = list(self._running)
             for running in attempts:
                 self._look_after(running)
+                if running.on_beat:
+                    running.on_beat()
 
     def _look_after(self, running: Running) -> None:
         if running.ended:

@@ -17,6 +17,7 @@ from pydantic import (
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
+    StrictBool,
     StrictInt,
     StrictStr,
     ValidationError,
@@ -191,6 +192,11 @@ class GenerationRequest(BaseModel):
         json_schema_extra=_describe_stop,
     )
     seed: StrictInt | None = Field(None, ge=0, le=2**32 - 1, description="Makes sampling repeatable.")
+    cache: StrictBool | None = Field(
+        None,
+        description="Whether a text written for the same request may answer it; if left out, where "
+        "`temperature` is 0 or a `seed` is given.",
+    )
     priority: StrictInt = Field(5, ge=0, le=9, description="9 is the most urgent.")
     lane: Literal["interactive", "bulk"] = Field("interactive", description="Which queue it waits in.")
     metadata: dict[StrictStr, Any] = Field(default_factory=dict, description="Anything of your own.")
@@ -265,7 +271,7 @@ class GenerationRequest(BaseModel):
     @property
     def params(self) -> dict[str, Any]:
         """How to generate: the record's `params`."""
-        names = ("engine", "model", "max_tokens", "temperature", "top_p", "stop", "seed")
+        names = ("engine", "model", "max_tokens", "temperature", "top_p", "stop", "seed", "cache")
         return {name: getattr(self, name) for name in names}
 
     def as_kwargs(self) -> dict[str, Any]:

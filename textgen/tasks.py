@@ -37,6 +37,7 @@ def _worker(name: str) -> attempt.Worker:
         store=open_store(),
         heartbeat=_heartbeat(os.getpid()),
         engine=lambda engine: engines.get_engine(engine or engines.default_name()),
+        settle=lambda task_id: settlement.settle_now(open_store(), get_settings(), task_id, generate.send),
     )
 
 
@@ -94,6 +95,8 @@ def _conclude(task: GenerateTask, outcome: attempt.Parked | attempt.Ended) -> st
     if record is None or not (outcome.by_us or _goes_on(task, record)):
         if record is not None and record.status is Status.CANCELLED:
             task.send_event("task-revoked", terminated=False, signum=None, expired=False)
+        elif record is not None and record.status is Status.COMPLETED and record.cached:
+            task.send_event("task-succeeded", result="", runtime=0.0)  # by the attempt that it followed
         raise Ignore()
     if record.status is Status.COMPLETED:
         return record.result or ""

@@ -38,6 +38,11 @@ _OPTIONS = (
     click.option("--top-p", type=float, help="Share of probability to sample from, above 0 up to 1."),
     click.option("--stop", multiple=True, help="Text at which generation ends; may be repeated."),
     click.option("--seed", type=int, help="Makes sampling repeatable."),
+    click.option(
+        "--cache/--no-cache",
+        default=None,
+        help="Whether the text of an equal request will do; by default with --temperature 0 or --seed.",
+    ),
     click.option("--priority", type=int, help="0 to 9; 9 is the most urgent.  [default: 5]"),
     click.option("--lane", type=click.Choice(["interactive", "bulk"]), help="Which queue to wait in."),
     click.option("--metadata", type=JsonObject(), help="JSON object of your own, kept with the task."),

@@ -197,6 +197,7 @@ class TaskParams(BaseModel):
     top_p: float | None = None
     stop: list[str] | None = None
     seed: int | None = None
+    cache: bool | None = None
 
 
 class Task(BaseModel):
@@ -219,7 +220,7 @@ class Task(BaseModel):
     model: str | None = Field(description="The model that wrote the text.")
     attempt: int = Field(description="Attempts begun so far.")
     failures: int = Field(description="Attempts that failed.")
-    cached: bool
+    cached: bool = Field(description="Whether a text answers it that was written for the same request.")
     replay_of: str | None = Field(description="The task that this one repeats.")
     webhook: TaskWebhook | None
     created_at: str | None = Field(description="ISO 8601, UTC; so are all times.")
@@ -331,6 +332,12 @@ class Purged(BaseModel):
     """How many were deleted."""
 
     purged: int
+
+
+class Cleared(BaseModel):
+    """How many cached results were deleted."""
+
+    cleared: int
 
 
 class WebhookTry(BaseModel):

@@ -252,6 +252,7 @@ class Store(Records):
             price.prompt_nano if price else "",
             price.completion_nano if price else "",
             *(notice.arguments(*without) if notice else NOTHING),
+            int(record.cached),
             before=before,
         )
         if word == Moved.OK:
