@@ -24,6 +24,7 @@ SCOPES: dict[str, Scope | None] = {
     "tasks.list_tasks": "read",
     "events.follow": "read",
     "usage.read": "read",
+    "cache.clear": "generate",
     "webhooks.deliveries": "read",
     "webhooks.test": "generate",
     "webhooks.show_secret": "generate",
