@@ -9,7 +9,10 @@ from textgen.cli.fields import json_option
 
 @click.group()
 def cache() -> None:
-    """Delete the results that answer the same request again."""
+    """Delete cached results.
+
+    Those are the texts that answer the same request again.
+    """
 
 
 @cache.command()
