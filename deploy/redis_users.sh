@@ -31,6 +31,8 @@ letters="~tasks:dead ~dead:*"
 providers="~limit:{providers}:* +incrby +setnx"
 # limits, ledger and waiting lists
 meter="~limit:{limits}:* ~usage:{limits}:* ~waiting:{limits} ~waiting:{limits}:* +hexists +sadd +srem +smembers +pexpire"
+# cached results
+cache="~cache:*"
 # finding tasks, and telling how long they wait
 lists="~tasks:{* ~tasks:waiting:* ~tasks:ends:* +zrevrangebylex +zremrangebylex +zremrangebyrank"
 lists="$lists +zrank +zcount +pttl +pexpire"
@@ -42,9 +44,9 @@ umask 077
 {
     echo "user default reset"
     user admin "$REDIS_ADMIN_PASSWORD" "~* &* +@all"
-    user web "$REDIS_WEB_PASSWORD" "$connect ~$task $read $write $follow $submit $letters $meter $lists $webhooks" \
+    user web "$REDIS_WEB_PASSWORD" "$connect ~$task $read $write $follow $submit $letters $meter $cache $lists $webhooks" \
         "%R~workers %R~api-keys"
-    user worker "$REDIS_PASSWORD" "$connect ~$task $read $write $follow $submit $letters $meter $lists $webhooks $keys" \
+    user worker "$REDIS_PASSWORD" "$connect ~$task $read $write $follow $submit $letters $meter $cache $lists $webhooks $keys" \
         "~tasks:deadbox ~workers ~janitor:* +zremrangebyscore +zscan" \
         "$providers +hexists +hlen +rpush +ltrim"
     # shows tasks and cancels them

@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from textgen.fallbacks import FallbackSettings
 from textgen.providers import ProviderSettings
 from textgen.quotas import QuotaSettings
+from textgen.reuse import CacheSettings
 from textgen.settings import Settings, variable
 
 README = Path(__file__).parent.parent / "README.md"
@@ -25,7 +26,7 @@ BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"
 def table() -> str:
     """The table as Markdown: variable, default, bounds, meaning."""
     rows = ["| variable | default | bounds | what it sets |", "|---|---|---|---|"]
-    mixed_in = (ProviderSettings, FallbackSettings, QuotaSettings)
+    mixed_in = (ProviderSettings, FallbackSettings, QuotaSettings, CacheSettings)
     inherited = {name: field for kind in mixed_in for name, field in kind.model_fields.items()}
     for name in [*(name for name in Settings.model_fields if name not in inherited), *inherited]:
         field = Settings.model_fields[name]

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from textgen import admission, outcomes, routes, structured
+from textgen import admission, caching, outcomes, routes, structured
+from textgen.caching import Seat
 from textgen.caller import Caller
 from textgen.calls import Call
 from textgen.draft import Draft
@@ -27,6 +28,7 @@ from textgen.errors import (
     TransientEngineError,
     UnfinishedOutput,
 )
+from textgen.followers import Followers
 from textgen.gate import Gate, Wait
 from textgen.heartbeat import Heartbeat, Running
 from textgen.lifecycle import Failure, Record, Status
@@ -37,8 +39,12 @@ from textgen.routes import Entry
 from textgen.settings import Settings
 from textgen.store import Store
 from textgen.store.answers import Claim, Claimed, Moved, Terms, Transition, Verdict
+from textgen.store.cache import Stored
 
 log = structlog.get_logger(__name__)
+
+#: Seconds after which a task that waits for another, which generates the same, looks again.
+FOLLOW_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,8 @@ class Worker:
     #: Whether this worker runs the engine of a name, or leaves it to those that consume its lanes.
     runs: Callable[[str], bool]
     gate: Gate
+    #: Settles a task that has ended beside the one of a delivery.
+    settle: Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +91,13 @@ def run(delivery: Delivery, token: str, worker: Worker) -> Parked | Ended:
         StoreUnavailable: Before anything began.
         HandBack: A finished text could not be recorded in time.
     """
-    claim, call = _begin(delivery, token, worker)
+    seat = caching.enter(worker.store, worker.settings, delivery)
+    if seat.waits:
+        return _follow(delivery, seat.waits, worker)
+    claim, call = _begin(delivery, token, worker, needs_engine=not seat.stored)
     try:
+        if claim.outcome is not Claimed.TAKEN:
+            caching.leave(worker.store, seat, delivery.record.task_id)
         if claim.outcome is Claimed.BUSY:
             return Parked(claim.record or delivery.record, delivery.terms, claim.wait_s)
         if claim.outcome is not Claimed.TAKEN or claim.record is None:
@@ -92,14 +105,24 @@ def run(delivery: Delivery, token: str, worker: Worker) -> Parked | Ended:
         if delivery.is_foreign and claim.record.attempt == 1:
             _count(claim.record, worker)
         if isinstance(call, Wait):
+            caching.leave(worker.store, seat, delivery.record.task_id)
             return _put_off(claim.record, delivery.terms, token, call.seconds, worker)
-        limit_s = _limit_s(delivery.terms, worker.settings)
+        limit_s = delivery.terms.limit_s(worker.settings.attempt_timeout_s)
         running = Running(claim.record, token, limit_s, hung=call.hung if call else None)
         with worker.heartbeat.keeping(running):
-            return _Attempt(running, delivery.terms, worker, call).run()
+            attempt = _Attempt(running, delivery.terms, worker, call, seat)
+            return attempt.serve(seat.stored) if seat.stored else attempt.run()
     finally:
         if isinstance(call, Call):
             call.give_back()
+
+
+def _follow(delivery: Delivery, known: Record, worker: Worker) -> Parked | Ended:
+    """Let a task wait for the one that leads, which may have claimed it already."""
+    if known.status.is_terminal:
+        return Ended(known)
+    is_claimed = known.status is Status.PROCESSING
+    return Parked(delivery.record, delivery.terms, worker.store.lease_s if is_claimed else FOLLOW_S)
 
 
 def _put_off(record: Record, terms: Terms, token: str, wait_s: float, worker: Worker) -> Parked | Ended:
@@ -121,21 +144,18 @@ def _count(record: Record, worker: Worker) -> None:
         log.warning("task of a foreign producer not billed", task_id=record.task_id, reason=str(exc))
 
 
-def _limit_s(terms: Terms, settings: Settings) -> float:
-    """Seconds that the attempt may take: what was asked for, never above the worker's own limit."""
-    return min(terms.attempt_s or settings.attempt_timeout_s, settings.attempt_timeout_s)
-
-
-def _begin(delivery: Delivery, token: str, worker: Worker) -> tuple[Claim, Call | Wait | None]:
+def _begin(
+    delivery: Delivery, token: str, worker: Worker, needs_engine: bool = True
+) -> tuple[Claim, Call | Wait | None]:
     """Ask which engine may be called, and claim the task for that, until both go by the same record.
 
     Returns:
-        The claim, and what the gate said; None where it found no engine.
+        The claim, and what the gate said; None where it found no engine, or none is needed.
     """
     record, call = delivery.record, None
     while True:
         try:
-            answer = call or worker.gate.ask(record, token)
+            answer = call or (worker.gate.ask(record, token) if needs_engine else None)
         except ConfigurationError:
             answer = None  # the attempt will say so
         if isinstance(answer, Wait) and worker.store.hold(record.task_id, answer.seconds):
@@ -187,13 +207,18 @@ def _claim(record: Record, terms: Terms, token: str, worker: Worker) -> Claim:
 class _Attempt:
     """An attempt that holds the lease."""
 
-    def __init__(self, running: Running, terms: Terms, worker: Worker, call: Call | None) -> None:
+    def __init__(
+        self, running: Running, terms: Terms, worker: Worker, call: Call | Wait | None, seat: Seat
+    ) -> None:
         self.running = running
         self.terms = terms
         self.worker = worker
         self.store = worker.store
-        self.call = call
+        self.call = call if isinstance(call, Call) else None
         self.draft = Draft(running, terms, worker.store, worker.name)
+        place = seat.place if seat.leads else None
+        self.followers = Followers(place, self.draft, worker.heartbeat, worker.settings, worker.settle)
+        running.on_beat = self.followers.beat
 
     @property
     def record(self) -> Record:
@@ -201,6 +226,19 @@ class _Attempt:
         return self.running.record
 
     def run(self) -> Parked | Ended:
+        """Generate; whoever follows gets the text too."""
+        try:
+            return self._run()
+        finally:
+            self.followers.close()
+
+    def serve(self, stored: Stored) -> Parked | Ended:
+        """Complete the task by a result from the cache."""
+        self.draft.add(Chunk(stored.text, tokens=0))
+        self.draft.flush(is_last=True)
+        return self._settle(stored.on(self.record)) if self.running.verdict is Verdict.OK else self._stopped()
+
+    def _run(self) -> Parked | Ended:
         try:
             return self._write()
         except (StoreUnavailable, HandBack):
@@ -287,13 +325,14 @@ class _Attempt:
             self.worker.heartbeat.end(self.running, outcomes.ATTEMPT_TIMEOUT)
             return False
         self.draft.flush()
+        self.followers.tell()
         if self.running.verdict is Verdict.OVERDUE:
             self.worker.heartbeat.end(self.running, outcomes.DEADLINE)
         return self.running.verdict is Verdict.OK
 
     # Endings
 
-    def _complete(self, finish: Finish) -> Parked | Ended:
+    def _complete(self, finish: Finish) -> Ended:
         ended = self.record.but(
             status=Status.COMPLETED,
             result=self.draft.text,
@@ -303,7 +342,10 @@ class _Attempt:
             model=finish.model or self.record.model or self.record.params.get("model"),
             provider_request_id=finish.provider_request_id,
         )
-        return self._settle(ended)
+        outcome = self._settle(ended)
+        if outcome.by_us and outcome.record and outcome.record.status is Status.COMPLETED:
+            self.followers.complete(outcome.record)
+        return outcome
 
     def _fail(self, error: Failure, is_dead: bool = False) -> Parked | Ended:
         partial = self.draft.text or None
@@ -347,7 +389,7 @@ class _Attempt:
             return Parked(moved.record, self.terms, wait_s, is_retry=True)
         return self._stopped()
 
-    def _settle(self, ended: Record, is_dead: bool = False) -> Parked | Ended:
+    def _settle(self, ended: Record, is_dead: bool = False) -> Ended:
         moved = persist(lambda: self._finish(ended, is_dead))
         if moved.outcome is Moved.CANCELLED:
             return self._stopped()

@@ -14,6 +14,7 @@ from textgen import direct
 from textgen.direct import (
     Overview,
     cancel,
+    clear_cache,
     dead_letter,
     dead_letters,
     delete,
@@ -48,6 +49,7 @@ __all__ = [
     "TextGenerationClient",
     "TextGenerationProducer",
     "cancel",
+    "clear_cache",
     "dead_letter",
     "dead_letters",
     "delete",
@@ -139,6 +141,10 @@ class TextGenerationProducer:
             TaskUnfinished: It waits or runs.
         """
         self._way.delete(task_id)
+
+    def clear_cache(self) -> int:
+        """Delete your cached results, so that no text of before answers; returns how many there were."""
+        return int(self._way.clear_cache())
 
     def close(self) -> None:
         """Close the connections to the server; those to broker and store are the process's own."""

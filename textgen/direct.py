@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from textgen import broker, catalogue, idempotency, outcomes, settlement
+from textgen import broker, caching, catalogue, idempotency, outcomes, settlement
 from textgen.caller import Caller
 from textgen.catalogue import Entry
 from textgen.engine_states import EngineState, engine_states
@@ -28,6 +28,7 @@ from textgen.requests import GenerationRequest, parse_request
 from textgen.selection import EVERY, PAGE, Page, Selection, walk
 from textgen.settings import get_settings
 from textgen.store import (
+    cache,
     deliveries,
     graveyard,
     ledger,
@@ -305,6 +306,19 @@ def usage(first: date, last: date, owner: str | None = None) -> list[Used]:
 def today() -> date:
     """The day in UTC that Redis' clock shows."""
     return datetime.fromtimestamp(open_store().now_ms() / 1000, UTC).date()
+
+
+def clear_cache(owner: str | None = None) -> int:
+    """Delete the cached results of an owner, or of all where they share them; returns how many there were.
+
+    Args:
+        owner: Whose; by default `TEXTGEN_OWNER`.
+
+    Raises:
+        StoreUnavailable: Redis did not answer; the call may be repeated.
+    """
+    settings = get_settings()
+    return cache.clear(open_store(), caching.scope_of(owner or settings.owner, settings))
 
 
 def dead_letters(limit: int = 50) -> list[DeadLetter]:

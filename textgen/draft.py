@@ -34,6 +34,9 @@ class Draft:
         self._pieces: list[str] = []
         self._unwritten: list[Chunk] = []
         self._writes = 0
+        #: How many of the unwritten were in a write that came to no answer: it is repeated as it was,
+        #: so that the log can tell it from what is new.
+        self._doubtful = 0
 
     @property
     def text(self) -> str:
@@ -52,29 +55,32 @@ class Draft:
         Raises:
             HandBack: It stayed away, and this was the last time or there is too much to keep.
         """
-        if not self._unwritten:
-            return
-        text = "".join(chunk.text for chunk in self._unwritten)
-        tokens = sum(chunk.tokens for chunk in self._unwritten)
-        known = next((c.prompt_tokens for c in self._unwritten if c.prompt_tokens is not None), None)
-        try:
-            verdict = self._write(text, tokens, known)
-        except StoreUnavailable:
-            if not is_last and len(text) <= MAX_UNWRITTEN_CHARS:
-                return
-            verdict = persist(lambda: self._write(text, tokens, known))
-        self.running.verdict = verdict
-        if verdict is Verdict.OK:
-            self.running.renewed = time.monotonic()
-        self._writes += 1
-        self._unwritten.clear()
+        while self._unwritten:
+            batch = self._unwritten[: self._doubtful or None]
+            try:
+                verdict = self._write(batch)
+            except StoreUnavailable:
+                self._doubtful = len(batch)
+                if not is_last and sum(len(chunk.text) for chunk in self._unwritten) <= MAX_UNWRITTEN_CHARS:
+                    return
+                verdict = persist(lambda: self._write(batch))  # noqa: B023 - called before the next round
+            self.running.verdict = verdict
+            if verdict is Verdict.OK:
+                self.running.renewed = time.monotonic()
+            self._writes += 1
+            self._doubtful = 0
+            del self._unwritten[: len(batch)]
 
-    def _write(self, text: str, tokens: int, prompt_tokens: int | None) -> Verdict:
+    def _write(self, batch: list[Chunk]) -> Verdict:
         task_id, token = self.running.record.task_id, self.running.token
-        verdict = self.store.append(task_id, token, self._writes, text, tokens, prompt_tokens)
+        text, tokens = "".join(chunk.text for chunk in batch), sum(chunk.tokens for chunk in batch)
+        known = next((c.prompt_tokens for c in batch if c.prompt_tokens is not None), None)
+        verdict = self.store.append(task_id, token, self._writes, text, tokens, known)
         if verdict is Verdict.ABSENT and self.restore():
             self._writes = 0
-            return self.store.append(task_id, token, 0, self.text, tokens, prompt_tokens)
+            rest = sum(len(chunk.text) for chunk in self._unwritten[len(batch) :])
+            whole = self.text
+            return self.store.append(task_id, token, 0, whole[: len(whole) - rest], tokens, known)
         return verdict
 
     def restore(self) -> bool:

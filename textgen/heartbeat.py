@@ -47,6 +47,8 @@ class Running:
     ended_at: float = 0.0
     #: Called when the attempt is given up because its engine hangs.
     hung: Callable[[], None] | None = None
+    #: Called at each beat of the heartbeat, whatever has become of the attempt.
+    on_beat: Callable[[], None] | None = None
 
     @property
     def overrun_s(self) -> float:
@@ -95,6 +97,8 @@ class Heartbeat:
                 attempts = list(self._running)
             for running in attempts:
                 self._look_after(running)
+                if running.on_beat:
+                    running.on_beat()
 
     def _look_after(self, running: Running) -> None:
         if running.ended:

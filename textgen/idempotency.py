@@ -62,8 +62,10 @@ def submit(request: GenerationRequest, key: str, caller: Caller | None = None) -
         if control is None:  # nobody came so far as to record the task
             submitted = _accept(store, request, key, caller, entry)
             if submitted.terms:
-                _settle(store, owner, key, entry, submitted.terms.deadline_ms, request)
-                return submitted.record, False
+                known = _settle(store, owner, key, entry, submitted.terms.deadline_ms, request)
+                if submitted.record.status is Status.PENDING:
+                    return submitted.record, False
+                return _as_accepted(request, known, owner), False  # completed at once: see `textgen.caching`
         elif control.status == Status.CANCELLED and store.get(entry.task_id) is None:
             idempotency.release(store, owner, key, entry)  # a refused submit left its tombstone
             mine = replace(mine, task_id=new_task_id())

@@ -186,6 +186,14 @@ class RemoteClient:
         """
         self._call("DELETE", _path(task_id), task_id)
 
+    def clear_cache(self) -> int:
+        """Delete the cached results of the key's owner; returns how many there were.
+
+        Raises:
+            Unavailable: The server cannot be reached, or cannot reach its store.
+        """
+        return int(self._call("DELETE", "/v1/cache").json()["cleared"])
+
     def list_page(self, selection: Selection = EVERY, limit: int = PAGE, cursor: str | None = None) -> Page:
         """A page of the tasks that are yours, newest first; see `textgen.direct.list_page`.
 

@@ -17,6 +17,7 @@ from pydantic import (
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
+    StrictBool,
     StrictInt,
     StrictStr,
     ValidationError,
@@ -209,6 +210,11 @@ class GenerationRequest(BaseModel):
         description="JSON that the text must be: by a JSON Schema, or any object. In OpenAI's shapes.",
         json_schema_extra=_describe_format,
     )
+    cache: StrictBool | None = Field(
+        None,
+        description="Whether a text written for the same request may answer it; if left out, where "
+        "`temperature` is 0 or a `seed` is given.",
+    )
     priority: StrictInt = Field(5, ge=0, le=9, description="9 is the most urgent.")
     lane: Literal["interactive", "bulk"] = Field("interactive", description="Which queue it waits in.")
     metadata: dict[StrictStr, Any] = Field(default_factory=dict, description="Anything of your own.")
@@ -291,8 +297,8 @@ class GenerationRequest(BaseModel):
     @property
     def params(self) -> dict[str, Any]:
         """How to generate: the record's `params`."""
-        names = ("engine", "model", "max_tokens", "temperature", "top_p", "stop", "seed", "response_format")
-        return {name: getattr(self, name) for name in names}
+        how = ("max_tokens", "temperature", "top_p", "stop", "seed", "response_format", "cache")
+        return {name: getattr(self, name) for name in ("engine", "model", *how)}
 
     def as_kwargs(self) -> dict[str, Any]:
         """The arguments of the Celery task that ask for the same: only what was set."""

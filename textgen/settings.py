@@ -23,6 +23,7 @@ from textgen.errors import ConfigurationError
 from textgen.fallbacks import FallbackSettings
 from textgen.providers import ProviderSettings
 from textgen.quotas import QuotaSettings
+from textgen.reuse import CacheSettings
 
 #: The fields that say where broker and store are: with any of them set, the address file is not
 #: looked at, so that half of one stack is never mixed with half of another.
@@ -67,7 +68,7 @@ class AddressFileSource(PydanticBaseSettingsSource):
         return {name: address[name] for name in ("broker_url", "redis_url") if name in address}
 
 
-class Settings(FallbackSettings, QuotaSettings, ProviderSettings, BaseSettings):
+class Settings(FallbackSettings, CacheSettings, QuotaSettings, ProviderSettings, BaseSettings):
     """All settings, with their defaults, units and bounds."""
 
     model_config = SettingsConfigDict(

@@ -40,6 +40,7 @@ def _worker(name: str) -> attempt.Worker:
         engine=engines.get_engine,
         runs=lambda engine: serving.runs(app, get_settings(), engine),
         gate=Gate(open_store(), get_settings()),
+        settle=lambda task_id: settlement.settle_now(open_store(), get_settings(), task_id, generate.send),
     )
 
 
@@ -118,6 +119,8 @@ def _conclude(task: GenerateTask, outcome: attempt.Parked | attempt.Ended) -> st
     if record is None or not (outcome.by_us or _goes_on(task, record)):
         if record is not None and record.status is Status.CANCELLED:
             task.send_event("task-revoked", terminated=False, signum=None, expired=False)
+        elif record is not None and record.status is Status.COMPLETED and record.cached:
+            task.send_event("task-succeeded", result="", runtime=0.0)  # by the attempt that it followed
         raise Ignore()
     if record.status is Status.COMPLETED:
         return record.result or ""

@@ -141,6 +141,28 @@ def test_a_foreign_task_is_answered_like_an_unknown_one(
     assert ann.get(f"/v1/tasks/{task_id}").json() == before
 
 
+def test_an_owner_s_cached_texts_are_apart(secret_task: tuple[str, httpx.Client], bob: httpx.Client) -> None:
+    _, ann = secret_task
+    asked, wait = {"prompt": "Hello", "engine": "mock", "seed": 1}, {"Prefer": "wait=20"}
+
+    def is_cached(one: httpx.Client) -> bool:
+        return bool(one.post("/v1/tasks", json=asked, headers=wait).json()["cached"])
+
+    assert [is_cached(one) for one in (ann, bob, ann, bob)] == [False, False, True, True]
+    assert bob.delete("/v1/cache").json() == {"cleared": 1}
+    assert [is_cached(one) for one in (ann, bob)] == [True, False]
+
+
+def test_only_an_admin_clears_a_cache_that_all_share(
+    server: Server, module_start_web: Callable[..., Any]
+) -> None:
+    shared = Server(server.env, module_start_web(server.env | {"TEXTGEN_CACHE_SHARED": "true"}))
+    for scopes, expected in ((["generate"], 403), (["generate", "admin"], 200)):
+        _, key = shared.key(*(option for scope in scopes for option in ("--scope", scope)))
+        with shared.http(key) as http:
+            assert http.delete("/v1/cache").status_code == expected
+
+
 def test_an_owner_s_idempotency_keys_and_usage_are_apart(
     secret_task: tuple[str, httpx.Client], bob: httpx.Client
 ) -> None:

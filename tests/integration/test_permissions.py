@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import amqp
@@ -145,6 +146,21 @@ def test_a_task_goes_through_its_engines_own_lane(web: WebProcess, worker: Worke
 def test_a_failed_attempt_is_tried_again_after_a_wait(web: WebProcess, worker: WorkerProcess) -> None:
     record = ended(web, submit(web, failure="transient", times=2))
     assert (record["status"], record["attempt"], record["failures"]) == ("COMPLETED", 3, 2)
+
+
+def test_texts_are_cached_shared_and_cleared(web: WebProcess, worker: WorkerProcess) -> None:
+    body = {"prompt": "Hello", "engine": "mock", "seed": 1, "metadata": {"mock": {"delay_s": 0.05}}}
+
+    def ask() -> dict[str, object]:
+        answer = httpx.post(f"{web.url}/v1/tasks", json=body, headers={"Prefer": "wait=60"}, timeout=70)
+        return dict(answer.json())
+
+    with ThreadPoolExecutor(3) as threads:
+        records = list(threads.map(lambda _: ask(), range(3)))
+    assert sorted(record["cached"] for record in records) == [False, True, True]
+    assert ask()["cached"] is True
+    assert httpx.delete(f"{web.url}/v1/cache", timeout=20).json() == {"cleared": 1}
+    assert ask()["cached"] is False
 
 
 def test_a_task_is_cancelled_by_each_way(servers: Servers, web: WebProcess, worker: WorkerProcess) -> None:

@@ -75,6 +75,14 @@ def test_single_passes_every_option_on(client):
     ]
 
 
+@pytest.mark.parametrize(
+    ("option", "fields"), [("--cache", {"cache": True}), ("--no-cache", {"cache": False})]
+)
+def test_single_says_whether_a_cached_text_will_do(client, option, fields):
+    run("single", "hello", option)
+    assert client.submitted == [{"prompt": "hello"} | fields]
+
+
 def test_single_passes_an_idempotency_key_on(client):
     run("single", "hello")
     run("single", "hello", "--idempotency-key", "order-17")

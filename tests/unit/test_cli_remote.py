@@ -158,6 +158,17 @@ def test_what_is_no_id_is_unknown_without_asking(task_id):
         raising(AssertionError("was called")).get(task_id)
 
 
+def test_clearing_the_cache_says_how_much_there_was():
+    seen = []
+
+    def handle(request):
+        seen.append((request.method, str(request.url)))
+        return httpx.Response(200, json={"cleared": 3})
+
+    assert client_of(handle).clear_cache() == 3
+    assert seen == [("DELETE", "http://server:8000/base/v1/cache")]
+
+
 def test_409_is_a_finished_task():
     with pytest.raises(TaskFinished, match="so it is"):
         answering(problem(409)).cancel(ID)

@@ -158,3 +158,8 @@ def test_fetch_model_says_where_the_model_is(monkeypatch, options, shown):
     monkeypatch.setattr("textgen.weights.fetch", fetch)
     result = run("fetch-model", *options)
     assert (result.exit_code, result.stdout, result.stderr) == (0, shown, "model is there\n")
+
+
+def test_clearing_the_cache_says_how_much_there_was(client):
+    assert run("cache", "clear").stdout == "3 deleted\n"
+    assert json.loads(run("cache", "clear", "--json").stdout) == {"cleared": 3}

@@ -37,6 +37,9 @@ class TaskClient(Protocol):
     def delete(self, task_id: str) -> None:
         """Delete a task that has ended."""
 
+    def clear_cache(self) -> int:
+        """Delete your cached results."""
+
     def overview(self) -> Overview:
         """Count tasks, messages and workers."""
 

@@ -20,6 +20,7 @@ class DirectClient:
     overview = staticmethod(client.overview)
     list_page = staticmethod(client.list_page)
     delete = staticmethod(client.delete)
+    clear_cache = staticmethod(client.clear_cache)
 
     def submit(self, request: Mapping[str, Any], /, *, idempotency_key: str | None = None) -> Record:
         """Validate the fields of a request and submit it."""

@@ -41,6 +41,11 @@ _OPTIONS = (
     click.option(
         "--response-format", type=JsonObject(), help="What the text must be, as JSON; see the API's field."
     ),
+    click.option(
+        "--cache/--no-cache",
+        default=None,
+        help="Whether the text of an equal request will do; by default with --temperature 0 or --seed.",
+    ),
     click.option("--priority", type=int, help="0 to 9; 9 is the most urgent.  [default: 5]"),
     click.option("--lane", type=click.Choice(["interactive", "bulk"]), help="Which queue to wait in."),
     click.option("--metadata", type=JsonObject(), help="JSON object of your own, kept with the task."),

@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "delete": ("textgen.cli.tasks:delete", "Delete a task that has ended."),
     "list": ("textgen.cli.tasks:list_tasks", "List your tasks."),
     "usage": ("textgen.cli.usage:usage", "Show what was used, day by day."),
+    "cache": ("textgen.cli.cache:cache", "Delete cached results."),
     "engines": (
         "textgen.cli.engines:engines",
         "List the engines: models, prices, limits, and what keeps each from working.",

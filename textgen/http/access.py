@@ -25,6 +25,7 @@ SCOPES: dict[str, Scope | None] = {
     "events.follow": "read",
     "usage.read": "read",
     "engines.list_engines": "read",
+    "cache.clear": "generate",
     "webhooks.deliveries": "read",
     "webhooks.test": "generate",
     "webhooks.show_secret": "generate",

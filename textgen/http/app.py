@@ -11,6 +11,7 @@ from flask_openapi.openapi import OpenAPI
 from textgen import __version__, logs
 from textgen.http import (
     access,
+    cache,
     correlation,
     dead_letters,
     docs,
@@ -65,7 +66,7 @@ def create_app() -> App:
     problems.install(app)
     access.install(app)
     rates.install(app)
-    for resource in (tasks, events, webhooks, usage, engines, dead_letters, health, documentation):
+    for resource in (tasks, events, webhooks, usage, engines, cache, dead_letters, health, documentation):
         app.register_api(resource.blueprint)
     app.register_blueprint(docs.blueprint)
     return app

@@ -202,6 +202,7 @@ class TaskParams(BaseModel):
     response_format: dict[str, Any] | None = Field(
         None, description="{`type`, `name`, `schema` …}, whichever shape it was submitted in."
     )
+    cache: bool | None = None
 
 
 class TaskTried(BaseModel):
@@ -239,7 +240,7 @@ class Task(BaseModel):
     tried: list[TaskTried] = Field(
         description="The newest engines that were tried in vain, or passed over, oldest first."
     )
-    cached: bool
+    cached: bool = Field(description="Whether a text answers it that was written for the same request.")
     replay_of: str | None = Field(description="The task that this one repeats.")
     webhook: TaskWebhook | None
     created_at: str | None = Field(description="ISO 8601, UTC; so are all times.")
@@ -378,6 +379,12 @@ class Purged(BaseModel):
     """How many were deleted."""
 
     purged: int
+
+
+class Cleared(BaseModel):
+    """How many cached results were deleted."""
+
+    cleared: int
 
 
 class WebhookTry(BaseModel):

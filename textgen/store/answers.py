@@ -34,6 +34,10 @@ class Terms:
     #: {`url`, `events`} as JSON; empty: nobody is to be told.
     webhook: str = ""
 
+    def limit_s(self, at_most_s: float) -> float:
+        """Seconds that an attempt may take: what was asked for, never above the worker's own limit."""
+        return min(self.attempt_s or at_most_s, at_most_s)
+
 
 @dataclass(frozen=True, slots=True)
 class Submitted:

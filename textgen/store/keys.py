@@ -51,6 +51,20 @@ def idempotency(owner: str, digest: str) -> str:
     return f"idem:{owner}:{digest}"
 
 
+def _cache(scope: str) -> str:
+    return f"cache:{{{scope}}}:"
+
+
+def cached(scope: str, digest: str) -> str:
+    """The cached result of a request: a JSON string. All keys of one scope are in one slot."""
+    return f"{_cache(scope)}result:{digest}"
+
+
+def of_cache(scope: str) -> list[str]:
+    """The KEYS of the scripts of the cache, as `lua/cached.lua` names them."""
+    return [_cache(scope) + name for name in ("index", "sizes", "result:", "lead:", "followers:")]
+
+
 def webhook_secrets(signer: str) -> str:
     """What a signer's webhooks are signed with: a JSON string."""
     return f"webhooks:secrets:{signer}"

@@ -11,6 +11,7 @@ from typing import Any
 import redis
 
 _METERING = ("clock", "metering")
+_CACHE = ("clock", "cached")
 #: Script → the texts in front of it, where it is no transition of a task.
 NEEDS: dict[str, tuple[str, ...]] = {
     "lead": (),
@@ -21,6 +22,11 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "let_in": _METERING,
     "permit": ("clock", "providers"),
     "answered": ("clock", "providers"),
+    "cache_put": _CACHE,
+    "cache_clear": _CACHE,
+    "cache_enter": _CACHE,
+    "cache_attend": _CACHE,
+    "cache_leave": _CACHE,
 }
 #: Digest → script that was ever to be sent.
 _names: dict[str, str] = {}

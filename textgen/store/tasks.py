@@ -257,6 +257,7 @@ class Store(Records):
             used.cached_tokens if used else 0,
             used.reasoning_tokens if used else 0,
             price.cached_nano if price else "",
+            int(record.cached),
             before=before,
         )
         if word == Moved.OK:

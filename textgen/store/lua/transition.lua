@@ -6,7 +6,8 @@
 --       nanodollars per token of prompt and text ('': not known),
 --       what a webhook is told: id or '', head, short record or '' (both without usage),
 --       of those tokens: how many of the prompt were cached, how many of the text were only thought;
---       nanodollars per cached token ('': not known)
+--       nanodollars per cached token ('': not known),
+--       whether the text was written for another task (1), so that this one used nothing of its own, or not (0)
 -- The record comes without its usage, which is reckoned here: what an attempt has used is added to the
 -- control fields in the step that ends it, once.
 -- Returns: {'ok' | 'absent' | 'ended' | 'fenced' | 'cancelled' | 'moved' | 'alive', now, record}
@@ -44,6 +45,7 @@ if prompt + completion > 0 then
     nano = integer(redis.call('HINCRBY', state, 'spent_nano', integer(cost)))
   end
 end
+if ARGV[19] == '1' then nano = integer(redis.call('HINCRBY', state, 'spent_nano', 0)) end
 local at = iso(now)
 redis.call('HSET', state, 'status', to, 'failures', ARGV[6])
 redis.call('HINCRBY', state, 'rev', 1)

@@ -1,0 +1,371 @@
+"""Requests that are the same and under way at once: one is generated, and all get its text as it comes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.application import application
+from tests.environment import Environment, new_folder
+from tests.faults.ledger import LEDGER
+from tests.processes import wait_until
+from tests.programs import WebProcess, WorkerProcess
+from textgen.lifecycle import Record, Status
+from textgen.responses import events_of
+
+#: What a task is asked; its metadata say how it goes, and do not count.
+PROMPT = {"prompt": "one two three", "seed": 7, "max_tokens": 2000}
+#: A text that takes about three seconds, and one that takes as long as it is let.
+STEADY, ENDLESS = {"tokens": 60, "delay_s": 0.05}, {"tokens": 2000, "delay_s": 0.05}
+LEASE_S = 2
+
+
+@pytest.fixture
+def env(request: pytest.FixtureRequest, stack_env: Callable[..., Environment]) -> Iterator[Environment]:
+    """A stack whose engine writes down what it generates."""
+    folder = new_folder("plug")
+    information = folder / "counted-1.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Name: counted\nVersion: 1\n")
+    (information / "entry_points.txt").write_text(
+        "[textgen.engines]\nledger = tests.faults.ledger:LedgerEngine\n"
+    )
+    env = stack_env(
+        getattr(request, "param", "rabbitmq"),
+        TEXTGEN_ENGINE="ledger",
+        TEXTGEN_LEASE_S=LEASE_S,
+        TEXTGEN_MAX_ATTEMPTS=3,
+        PYTHONPATH=os.pathsep.join([str(folder), os.getcwd()]),
+        **{LEDGER: str(folder / "ledger.jsonl")},
+    )
+    (folder / "ledger.jsonl").touch()
+    with application(env):
+        yield env
+
+
+on_both = pytest.mark.parametrize("env", ["rabbitmq", "valkey"], indirect=True)
+
+
+def runs(env: Environment) -> list[str]:
+    """The tasks that the engine was asked for, in order."""
+    with open(env[LEDGER]) as ledger:
+        lines = [json.loads(line) for line in ledger]
+    return [line["id"] for line in lines if line["step"] == "begin"]
+
+
+def submit(mock: dict[str, Any] | None = None, **more: Any) -> str:
+    from textgen import client
+    from textgen.requests import parse_request
+
+    return client.submit(parse_request(PROMPT | {"metadata": {"mock": mock or STEADY}} | more)).task_id
+
+
+def lead(mock: dict[str, Any] | None = None) -> str:
+    """Submit a task, and wait until it writes."""
+    task_id = submit(mock or STEADY)
+    wait_until(lambda: tokens(task_id) > 2, 20, "it writes")
+    return task_id
+
+
+def follow(number: int = 3, mock: dict[str, Any] | None = None) -> list[str]:
+    """Submit tasks, and wait until all of them get the text of another."""
+    ids = [submit(mock or STEADY) for _ in range(number)]
+    wait_until(lambda: all(is_told(task_id) for task_id in ids), 20, "they follow")
+    return ids
+
+
+def tokens(task_id: str) -> int:
+    from textgen.store import open_store
+
+    control = open_store().control(task_id)
+    return control.tokens if control else 0
+
+
+def is_told(task_id: str) -> bool:
+    from textgen.store import log, open_store
+
+    return any(event.type == "chunk" for event in log.read(open_store(), task_id))
+
+
+def ended(task_id: str, timeout_s: float = 40) -> Record:
+    from textgen import client
+
+    record = client.wait(task_id, timeout_s)
+    assert record.status.is_terminal
+    check_stream(record)
+    return record
+
+
+def check_stream(record: Record) -> None:
+    """The text that is not void in the log is that of the record."""
+    from textgen.store import log, open_store
+
+    text = ""
+    for event in log.read(open_store(), record.task_id):
+        if event.type == "reset":
+            text = ""
+        elif event.type == "chunk":
+            text += event.data["text"]
+    assert text == (record.result or "")
+
+
+def check_all(ids: list[str], writers: int = 1) -> list[Record]:
+    """All completed with one text, which `writers` of them wrote themselves."""
+    records = [ended(task_id) for task_id in ids]
+    assert {record.status for record in records} == {Status.COMPLETED.value}
+    assert len({record.result for record in records}) == 1
+    assert sum(not record.cached for record in records) == writers
+    for record in records:
+        assert record.usage is not None
+        assert (record.usage.completion_tokens == 0) is record.cached
+        assert record.usage.cost_usd == (0.0 if record.cached else None)
+    return records
+
+
+@pytest.mark.parametrize("pool", ["threads", "prefork"])
+def test_fifty_equal_requests_at_once_are_generated_once_and_all_stream_it(
+    env: Environment,
+    pool: str,
+    start_worker: Callable[..., WorkerProcess],
+    start_web: Callable[..., WebProcess],
+) -> None:
+    web = start_web(env)
+    for _ in range(2):
+        start_worker(env, pool, 4).wait_ready()
+    body = PROMPT | {"metadata": {"mock": STEADY}}
+
+    def ask(_: int) -> tuple[dict[str, Any], str, int]:
+        with httpx.stream("POST", f"{web.url}/v1/tasks?stream=sse", json=body, timeout=60) as answer:
+            told = list(events_of(answer))
+        text, chunks = "", 0
+        for event in told:
+            text = "" if event.kind == "reset" else text + event.data.get("text", "")
+            chunks += event.kind == "chunk"
+        return told[-1].data, text, chunks
+
+    with ThreadPoolExecutor(50) as threads:
+        answers = list(threads.map(ask, range(50)))
+    assert {record["status"] for record, _, _ in answers} == {"COMPLETED"}
+    assert {text for _, text, _ in answers} == {record["result"] for record, _, _ in answers}
+    assert len({text for _, text, _ in answers}) == 1
+    assert sum(not record["cached"] for record, _, _ in answers) == 1
+    assert sum(chunks > 1 for _, _, chunks in answers) > 1
+    assert len(runs(env)) == 1
+
+
+@on_both
+def test_followers_hold_no_slot(env: Environment, start_worker: Callable[..., WorkerProcess]) -> None:
+    """Given a worker of two slots, of which one leads three others."""
+    start_worker(env, "threads", 2).wait_ready()
+    leader = lead(ENDLESS)
+    followers = follow(3, ENDLESS)
+    other = submit({"tokens": 2}, seed=8)
+    assert ended(other).status == Status.COMPLETED
+    from textgen import client
+
+    assert {client.get(task_id).status for task_id in [leader, *followers]} == {Status.PROCESSING.value}
+
+
+def test_what_may_not_be_cached_is_generated_beside_the_same(
+    env: Environment, start_worker: Callable[..., WorkerProcess]
+) -> None:
+    start_worker(env, "threads", 4).wait_ready()
+    ids = [lead(), submit(cache=False)]
+    check_all(ids, writers=2)
+    assert len(runs(env)) == 2
+
+
+@on_both
+@pytest.mark.parametrize("failure", ["transient", "permanent", "raises"])
+def test_a_leader_that_fails_leaves_its_followers_to_the_next(
+    env: Environment, failure: str, start_worker: Callable[..., WorkerProcess]
+) -> None:
+    start_worker(env, "threads", 4).wait_ready()
+    leader = lead({**STEADY, "tokens": 80, "failure": failure, "after": 60, "times": 1})
+    followers = follow()
+    records = check_all(followers)
+    assert {record.failures for record in records} == {0}
+    assert len(runs(env)) == 2
+    mine = ended(leader)
+    if failure == "transient":
+        assert (mine.status, mine.cached, mine.failures) == (Status.COMPLETED, True, 1)
+    else:
+        assert mine.status == Status.FAILED
+        assert mine.result
+    assert len(runs(env)) == 2
+
+
+def test_a_leader_that_is_cancelled_keeps_its_text_and_its_followers_complete(
+    env: Environment, start_worker: Callable[..., WorkerProcess]
+) -> None:
+    from textgen import client
+
+    start_worker(env, "threads", 4).wait_ready()
+    leader = lead(ENDLESS)
+    followers = follow()
+    cancelled = client.cancel(leader)
+    assert (cancelled.status, cancelled.cached) == (Status.CANCELLED, False)
+    assert cancelled.result
+    assert cancelled.usage is not None
+    assert cancelled.usage.completion_tokens > 2
+    check_all(followers)
+    assert ended(leader) == cancelled
+    assert len(runs(env)) == 2
+
+
+def test_a_leader_that_hangs_is_ended_and_its_followers_complete(
+    env: Environment, start_worker: Callable[..., WorkerProcess]
+) -> None:
+    start_worker(env | {"TEXTGEN_ATTEMPT_MARGIN_S": "1"}, "threads", 4).wait_ready()
+    leader = submit({"tokens": 60, "failure": "hangs", "after": 5}, attempt_timeout_s=5)
+    wait_until(lambda: tokens(leader) > 2, 20, "it writes")
+    followers = follow()
+    check_all(followers)
+    assert ended(leader).error.type == "attempt_hung"
+
+
+@pytest.mark.parametrize("pool", ["threads", "prefork"])
+@on_both
+def test_a_worker_killed_while_it_leads_loses_nobody(
+    env: Environment, pool: str, start_worker: Callable[..., WorkerProcess]
+) -> None:
+    dying = start_worker(env, pool, 4).wait_ready()
+    leader = lead(ENDLESS)
+    followers = follow(3, STEADY)
+    dying.kill()
+    start_worker(env, pool, 4).wait_ready()
+    from textgen import client
+
+    client.cancel(leader)
+    check_all(followers)
+
+
+def test_a_follower_that_is_cancelled_drops_out_alone(
+    env: Environment, start_worker: Callable[..., WorkerProcess]
+) -> None:
+    from textgen import client
+
+    start_worker(env, "threads", 4).wait_ready()
+    leader = lead()
+    first, *others = follow()
+    cancelled = client.cancel(first)
+    assert cancelled.status == Status.CANCELLED
+    assert cancelled.result
+    assert cancelled.usage is None
+    check_all([leader, *others])
+    assert ended(first) == cancelled
+    assert len(runs(env)) == 1
+
+
+def test_a_follower_whose_time_is_over_fails_alone(
+    env: Environment, start_worker: Callable[..., WorkerProcess]
+) -> None:
+    start_worker(env, "threads", 4).wait_ready()
+    leader = lead({**STEADY, "tokens": 100})
+    limits = ({"attempt_timeout_s": 1}, "attempt_timeout"), ({"deadline_s": 2}, "deadline")
+    ids = {submit({}, **limit): error for limit, error in limits}
+    for task_id, error in ids.items():
+        record = ended(task_id)
+        assert record.error is not None
+        assert record.error.type == error
+        assert record.result
+    check_all([leader])
+
+
+def test_a_worker_that_stops_hands_its_followers_over(
+    env: Environment, start_worker: Callable[..., WorkerProcess]
+) -> None:
+    stopping = start_worker(env | {"TEXTGEN_SHUTDOWN_GRACE_S": "0"}, "threads", 4).wait_ready()
+    ids = [lead({**STEADY, "tokens": 400}), *follow()]
+    start_worker(env, "threads", 4).wait_ready()
+    stopping.stop()
+    records = check_all(ids)
+    assert {record.failures for record in records} == {0}
+    assert len(runs(env)) > 1
+
+
+#: Kills the worker that is about to keep a result, once.
+DIES = """
+import os, wrapt
+
+@wrapt.when_imported("textgen.store.cache")
+def dies(module):
+    put = module.put
+    def once(*given):
+        try:
+            os.close(os.open({mark!r}, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return put(*given)
+        os.kill(os.getpid(), 9)
+    module.put = once
+"""
+
+
+def test_a_worker_killed_between_the_end_of_the_leader_and_its_followers_loses_nobody(
+    env: Environment, start_worker: Callable[..., WorkerProcess]
+) -> None:
+    folder = new_folder("dies")
+    (folder / "sitecustomize.py").write_text(DIES.format(mark=str(folder / "done")))
+    path = os.pathsep.join([str(folder), env["PYTHONPATH"]])
+    dying = start_worker(env | {"PYTHONPATH": path}, "threads", 4).wait_ready()
+    leader, followers = lead({**STEADY, "tokens": 100}), follow()
+    wait_until(lambda: not dying.is_alive, 20, "it has died")
+    start_worker(env, "threads", 4).wait_ready()
+    first = ended(leader)
+    assert (first.status, first.cached) == (Status.COMPLETED, False)
+    check_all(followers)
+    assert len(runs(env)) == 2
+
+
+def test_a_second_message_of_the_leader_takes_no_lead_away(env: Environment) -> None:
+    """Given two messages of one task, of which the one that came first is the slower."""
+    from textgen import caching
+    from textgen.messages import Delivery
+    from textgen.settings import get_settings
+    from textgen.store import open_store
+    from textgen.store.cache import Role
+
+    store, settings, task_id = open_store(), get_settings(), submit()
+    control = store.control(task_id)
+    delivery = Delivery(store.get(task_id), control.terms)
+    slow, quick = (caching.enter(store, settings, delivery) for _ in range(2))
+    store.claim(delivery.record, delivery.terms, "quick", "worker")
+    caching.leave(store, slow, task_id)
+    assert (slow.role, quick.role) == (Role.LEAD, Role.LEADS)
+    other = submit()
+    waits = caching.enter(store, settings, Delivery(store.get(other), store.control(other).terms))
+    assert waits.role == Role.FOLLOW
+
+
+def test_a_chain_behind_a_follower_goes_on(
+    env: Environment, start_worker: Callable[..., WorkerProcess]
+) -> None:
+    from textgen.tasks import generate
+
+    start_worker(env, "threads", 4).wait_ready()
+    leader = lead()
+    asked = PROMPT | {"metadata": {"mock": STEADY}}
+    result = (generate.s(**asked) | generate.s(metadata={"mock": {"tokens": 2}})).delay()
+    assert result.get(timeout=30)
+    assert result.parent.get(timeout=5) == ended(leader).result
+    assert len(runs(env)) == 2
+
+
+def test_all_is_settled_and_only_the_generation_is_billed(
+    env: Environment, start_worker: Callable[..., WorkerProcess]
+) -> None:
+    from textgen import client
+    from textgen.store import keys, open_store
+
+    start_worker(env, "threads", 4).wait_ready()
+    check_all([lead(), *follow()])
+    wait_until(lambda: not open_store().client.hlen(keys.HELD), 20, "all is settled")
+    [row] = client.usage(client.today(), client.today())
+    assert (row.requests, row.prompt_tokens, row.completion_tokens) == (4, 3, 60)
+    wait_until(lambda: set(client.overview().queues.values()) == {0}, 20, "the messages are gone")
