@@ -25,7 +25,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "delete": ("textgen.cli.tasks:delete", "Delete a task that has ended."),
     "list": ("textgen.cli.tasks:list_tasks", "List your tasks."),
     "usage": ("textgen.cli.usage:usage", "Show what was used, day by day."),
-    "engines": ("textgen.cli.engines:engines", "List the engines, and what keeps each from working."),
+    "engines": (
+        "textgen.cli.engines:engines",
+        "List the engines: models, prices, limits, and what keeps each from working.",
+    ),
     "check": (
         "textgen.cli.check:check",
         "Look whether settings, broker, store and engines are fit for work.",
