@@ -54,7 +54,9 @@ _MEMBERS: dict[str, Any] = {
             "type": {"anyOf": [_TYPE, {"type": "array", "items": _TYPE, "minItems": 1, "uniqueItems": True}]},
             "properties": {
                 "type": "object",
-                "additionalProperties": {"type": "object", "properties": {"type": _TYPE}},
+                "additionalProperties": {
+                    "anyOf": [{"type": "object", "properties": {"type": _TYPE}}, {"type": "boolean"}]
+                },
             },
             "required": {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
         },

@@ -13,7 +13,9 @@ from textgen.cli.fields import json_option
 @click.command()
 @json_option
 def check(as_json: bool) -> None:
-    """Look at the settings, reach broker and store, and ask the provider of each engine that is set up.
+    """Look whether settings, broker, store and engines are fit for work.
+
+    It reads the settings, reaches broker and store, and asks the provider of each engine that is set up.
 
     What is wrong is said with the setting that mends it; the exit code is then 1. Engines that nobody has
     set up are passed over.
