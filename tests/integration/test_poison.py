@@ -114,6 +114,8 @@ BAD = [
     Bad("a textgen header without version", "textgen header", headers=headers(textgen={"x": CANARY})),
     Bad("a deadline of words", "deadline_ms",
         headers=headers(textgen={"v": 1, "deadline_ms": CANARY, "ttl_ms": 1000})),
+    Bad("engines tried of words", "no usable tried",
+        headers=headers(textgen={"v": 1, "deadline_ms": 1, "ttl_ms": 1000, "tried": [{"engine": CANARY}]})),
 ]  # fmt: skip
 
 
