@@ -13,10 +13,12 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
+from billiard import current_process
+
 from textgen.engines.base import Chunk, Engine, EngineRequest, Finish
 from textgen.errors import ConfigurationError
 from textgen.servers import Server, from_settings
-from textgen.settings import get_settings
+from textgen.settings import Settings, get_settings
 
 if TYPE_CHECKING:
     from textgen.engines.openai import ServerEngine
@@ -98,6 +100,18 @@ def default_name() -> str:
     return "local"
 
 
+def _settings() -> Settings:
+    """The settings as they are for this process, which in a prefork pool is one of many.
+
+    Such a child runs one task at a time, and shares the cores with the others.
+    """
+    settings = get_settings()
+    if current_process().name == "MainProcess":
+        return settings
+    processes = settings.workers * settings.concurrency
+    return settings.model_copy(update={"workers": processes, "concurrency": 1})
+
+
 def get_engine(name: str) -> Engine:
     """The engine `name` of this process, set up on first use.
 
@@ -109,7 +123,7 @@ def get_engine(name: str) -> Engine:
     with _instances_lock:
         engine = _instances.get(key)
         if engine is None:
-            engine = engine_class(name)(get_settings())
+            engine = engine_class(name)(_settings())
             engine.setup()
             _instances[key] = engine
         return engine
