@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from textgen.errors import ConfigurationError, Unavailable, UnknownTask
+from textgen.errors import ConfigurationError, InvalidRequest, Unavailable, UnknownTask
 from textgen.lifecycle import Event, Record, is_task_id
 from textgen.requests import GenerationRequest
 from textgen.responses import PROBLEM, Told, error_of, events_of, page_of, record_of
@@ -92,14 +92,13 @@ class RemoteClient:
         Raises:
             InvalidRequest: The server refused a field; `errors` names it.
             IdempotencyKeyReused, SubmitInFlight: See `textgen.idempotency.submit`.
+            LimitExceeded, QueueFull, BudgetExhausted: A limit is reached, and will be for a while.
             Unavailable: The server did not accept it, or did not answer (it may have accepted it).
         """
         fields = request.as_kwargs() if isinstance(request, GenerationRequest) else dict(request)
-        key = str(uuid.uuid4()) if idempotency_key is None else idempotency_key
+        key = str(uuid.uuid4()) if idempotency_key is None else _checked_key(idempotency_key)
         headers = {"Content-Type": "application/json", "Idempotency-Key": key}
-        # ASCII, so that text that is not UTF-8 reaches the server's validation
-        answer = self._call("POST", "/v1/tasks", content=json.dumps(fields), headers=headers)
-        return record_of(answer)
+        return record_of(self._call("POST", "/v1/tasks", content=_as_json(fields), headers=headers))
 
     def get(self, task_id: str) -> Record:
         """Read a task.
@@ -271,6 +270,22 @@ def _checked(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigurationError("TEXTGEN_URL must be an address such as http://127.0.0.1:8000")
     return url
+
+
+def _checked_key(key: str) -> str:
+    from textgen.idempotency import reason_against
+
+    if reason := reason_against(key):
+        raise InvalidRequest.of({"field": "idempotency_key", "reason": reason})
+    return key
+
+
+def _as_json(fields: Mapping[str, Any]) -> str:
+    """ASCII, so that text that is not UTF-8 reaches the server's validation."""
+    try:
+        return json.dumps(fields)
+    except (TypeError, ValueError, RecursionError):
+        raise InvalidRequest.of({"field": "body", "reason": "must be plain JSON"}) from None
 
 
 def _not_over_http(what: str) -> str:
