@@ -410,7 +410,7 @@ def test_a_client_that_never_reads_holds_up_nobody_and_is_given_up(
     with socket.socket() as idle:
         idle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         idle.connect((url.host, url.port))
-        idle.sendall(f"GET {path}/events HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        idle.sendall(f"GET {path}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         wait_until(lambda: connections(web) == 1, 5, "it is connected")
         slowest = 0.0
         until = time.monotonic() + 30

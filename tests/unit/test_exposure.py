@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from textgen.errors import ConfigurationError
-from textgen.exposure import is_loopback, refuse
+from textgen.exposure import is_loopback, is_own_name, refuse
 from textgen.settings import Settings
 
 ADMIN_KEY = "tg_" + "k" * 43
@@ -19,6 +19,29 @@ def test_loopback_is_this_machine(host: str) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "::ffff:192.0.2.1", "example.org", ""])
 def test_all_else_is_not(host: str) -> None:
     assert not is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    "authority", ["localhost", "LocalHost:8000", "localhost.", "a.localhost:1", "127.0.0.1:80", "[::1]:8000"]
+)
+def test_these_names_only_ever_mean_this_machine(authority: str) -> None:
+    assert is_own_name(authority)
+
+
+@pytest.mark.parametrize(
+    "authority",
+    [
+        "evil.example",
+        "localhost.evil.example:8000",
+        "127.0.0.1.evil.example",
+        "0.0.0.0:8000",
+        "[::]",
+        "[",
+        "",
+    ],
+)
+def test_other_names_may_mean_it_today(authority: str) -> None:
+    assert not is_own_name(authority)
 
 
 def test_others_are_let_in_with_keys_only() -> None:
