@@ -86,6 +86,17 @@ def test_what_is_no_request_is_a_problem_without_an_echo(
     assert "secret" not in web.log().lower()
 
 
+@pytest.mark.parametrize("name", ["SCRIPT_NAME", "PATH_INFO", "REMOTE_USER", "X-Forwarded-Prefix"])
+def test_no_header_leads_to_another_path(web: WebProcess, name: str) -> None:
+    connection = Connection(web)
+    connection.ask(
+        f"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{name}: /secret\r\n\r\n"
+    )
+
+    assert connection.answer().startswith("HTTP/1.1 200 ")
+    assert "secret" not in web.log()
+
+
 def test_an_unforeseen_answer_to_a_refusal_leaves_the_server_serving(web: WebProcess) -> None:
     for _ in range(20):
         connection = Connection(web)

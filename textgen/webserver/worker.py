@@ -14,6 +14,7 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from textgen import exposure
 from textgen.errors import ConfigurationError
+from textgen.logs import outline
 from textgen.settings import get_settings
 from textgen.webserver import refusals
 from textgen.webserver.peer import Peer
@@ -73,7 +74,7 @@ class Worker(GeventWorker):
         """Answer a request that did not reach the app. What it said is in no answer and no log."""
         status = refusals.status_of(exc)
         if status is HTTPStatus.INTERNAL_SERVER_ERROR:
-            self.log.exception("a request failed")
+            self.log.error("a request failed: %s", outline(exc))
         else:
             self.log.warning("refused a request: %s", type(exc).__name__)
         with suppress(OSError):
