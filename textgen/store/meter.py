@@ -102,7 +102,7 @@ def admit(
         record: The task.
         caller: On whose behalf.
         reserved: What it may use at the most.
-        each: The limits of the caller's key.
+        each: The limits of the caller's key, which it shares with those that it replaced.
         everybody: Those of all together.
         share: Tasks of one owner in a lane at once; 0: any number, and this one is not counted.
     """
@@ -120,6 +120,7 @@ def admit(
         int(SUBMITTED_S * 1000),
         *_numbers(each),
         *_numbers(everybody),
+        caller.line or caller.key_id,
     )
     if word == "refused":
         limit, scope, wait_ms, *rates = rest
