@@ -184,6 +184,15 @@ def test_no_route_takes_a_query_it_does_not_know(web: FlaskClient) -> None:
         assert CANARY not in answer.get_data(as_text=True)
 
 
+@pytest.mark.parametrize("name", ["status", "metadata.user", "limit"])
+def test_a_parameter_given_twice_is_422_and_asks_nobody(web: FlaskClient, tell: Any, name: str) -> None:
+    calls = tell("list_page", UnknownTask())
+    problem = assert_problem(web.get(f"/v1/tasks?{name}=1&{name}=2"), 422, "invalid-request")
+    assert problem["errors"] == [{"field": name, "reason": "is given more than once"}]
+    assert_problem(web.get("/v1/unknown?a=1&a=2"), 404)
+    assert not calls
+
+
 def test_cancelling_answers_the_record(web: FlaskClient, tell: Any) -> None:
     calls = tell("cancel", Record(ID, Status.CANCELLED))
     answer = web.post(f"/v1/tasks/{ID}/cancel")
