@@ -11,6 +11,7 @@ import random
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from datetime import date
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
@@ -19,9 +20,10 @@ import httpx
 from textgen.errors import ConfigurationError, InvalidRequest, Unavailable, UnknownTask
 from textgen.lifecycle import Event, Record, is_task_id
 from textgen.requests import GenerationRequest
-from textgen.responses import PROBLEM, Told, error_of, events_of, page_of, record_of
+from textgen.responses import PROBLEM, Told, error_of, events_of, page_of, record_of, usage_of
 from textgen.selection import EVERY, PAGE, Page, Selection, walk
 from textgen.settings import get_settings
+from textgen.store.ledger import Used
 
 #: Seconds to connect, and to wait for an answer: longer than a server takes to give up on its broker.
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5.0, 20.0
@@ -206,6 +208,19 @@ class RemoteClient:
     def recent(self, limit: int = 50) -> list[Record]:
         """The newest tasks that are yours, newest first."""
         return list(walk(lambda size, cursor: self.list_page(EVERY, size, cursor), limit))
+
+    def usage(self, first: date | None = None, last: date | None = None) -> list[Used]:
+        """What each of your keys used, day by day, of tasks that have ended.
+
+        Args:
+            first: The first day, of UTC; by default so that 30 are shown.
+            last: The last day; by default today.
+
+        Raises:
+            Unavailable: The server cannot be reached, or cannot reach its store.
+        """
+        days = {name: day.isoformat() for name, day in (("from", first), ("to", last)) if day}
+        return usage_of(self._call("GET", "/v1/usage", params=days))
 
     def overview(self) -> NoReturn:
         """Servers do not show their queues and workers."""

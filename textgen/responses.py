@@ -29,6 +29,7 @@ from textgen.errors import (
 )
 from textgen.lifecycle import Record
 from textgen.selection import Page
+from textgen.store.ledger import Used
 
 PROBLEM = "application/problem+json"
 #: What stands in a problem's `type` before the word for programs.
@@ -93,6 +94,18 @@ def page_of(response: httpx.Response) -> Page:
         shown = response.json()
         return Page([Record.from_dict(one) for one in shown["data"]], shown["next_cursor"])
     except (ValueError, TypeError, KeyError, AttributeError) as exc:
+        raise _foreign(response) from exc
+
+
+def usage_of(response: httpx.Response) -> list[Used]:
+    """The rows of the ledger in a response.
+
+    Raises:
+        Unavailable: There are none: it is no answer of a textgen server.
+    """
+    try:
+        return [Used.from_dict(one) for one in response.json()["data"]]
+    except (ValueError, TypeError, KeyError) as exc:
         raise _foreign(response) from exc
 
 

@@ -26,6 +26,7 @@ from textgen.errors import (
 )
 from textgen.lifecycle import Event, Record, Status, new_task_id
 from textgen.remote import RemoteClient
+from textgen.store.ledger import Used
 
 Handler = Callable[[httpx.Request], httpx.Response]
 ID = new_task_id()
@@ -264,6 +265,14 @@ def test_a_submit_without_answer_says_that_its_fate_is_unknown():
 def test_an_url_that_is_none_names_the_setting(url):
     with pytest.raises(ConfigurationError, match="TEXTGEN_URL"):
         RemoteClient(url)
+
+
+@pytest.mark.parametrize("cost", [None, 0.0138])
+def test_usage_is_read_as_it_is_without_a_server(cost):
+    row = Used("2026-11-02", "", 12, 340, 2210, None if cost is None else 13_800_000)
+    assert answering(httpx.Response(200, json={"data": [row.as_dict()]})).usage() == [row]
+    with pytest.raises(Unavailable, match="not as a textgen server"):
+        answering(httpx.Response(200, json={"data": [{"day": "2026-11-02"}]})).usage()
 
 
 def test_what_servers_do_not_tell_is_a_clear_error():
