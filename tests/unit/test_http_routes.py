@@ -22,7 +22,7 @@ from textgen.errors import (
     TaskUnfinished,
     UnknownTask,
 )
-from textgen.http import create_app
+from textgen.http import create_app, health
 from textgen.lifecycle import Record, Status, new_task_id
 from textgen.selection import Page, Selection
 from textgen.store.waiting import Outlook
@@ -322,6 +322,19 @@ def test_alive_asks_nobody(web: FlaskClient, tell: Any) -> None:
     assert calls == []
 
 
+@pytest.fixture
+def nothing_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "findings", health.Findings())
+
+
+@pytest.mark.usefixtures("nothing_found")
+def test_many_who_ask_at_once_are_told_what_one_look_found(web: FlaskClient, tell: Any) -> None:
+    calls = tell("health", dict.fromkeys(("broker", "store", "worker")))
+    assert [web.get("/readyz").status_code for _ in range(20)] == [200] * 20
+    assert len(calls) == 1
+
+
+@pytest.mark.usefixtures("nothing_found")
 def test_ready_when_all_parts_are_there(web: FlaskClient, tell: Any) -> None:
     parts = dict.fromkeys(("broker", "store", "worker"))
     tell("health", parts)
@@ -331,6 +344,7 @@ def test_ready_when_all_parts_are_there(web: FlaskClient, tell: Any) -> None:
     assert answer.json == {"status": "ready", "parts": parts}
 
 
+@pytest.mark.usefixtures("nothing_found")
 def test_not_ready_says_which_part_is_down(web: FlaskClient, tell: Any) -> None:
     tell("health", {"broker": None, "store": None, "worker": "no worker answers"})
     answer = web.get("/readyz")
