@@ -174,6 +174,27 @@ def test_looking_up_a_name_is_bounded_in_time(monkeypatch: pytest.MonkeyPatch) -
     assert unresolved.value.is_temporary
 
 
+def test_only_so_many_names_are_looked_up_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    over, asked = threading.Event(), []
+
+    def never(host: str, *_: object, **__: object) -> list[object]:
+        asked.append(host)
+        over.wait()
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", never)
+    monkeypatch.setattr(guard, "_lookups", threading.BoundedSemaphore(2))
+    for host in ("a.example", "b.example", "c.example"):
+        with pytest.raises(Unresolved):
+            guard.resolve(host, 443, 0.05)
+    assert asked == ["a.example", "b.example"]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [(2, 1, 6, "", ("192.0.2.1", 443))])
+    over.set()
+    assert [str(one) for one in guard.resolve("d.example", 443)] == ["192.0.2.1"]
+
+
 def test_the_host_header_names_a_port_that_is_not_the_usual_one() -> None:
     assert parse("https://Example.com/a?b").authority == "example.com"
     assert parse("https://example.com:8443").authority == "example.com:8443"

@@ -27,6 +27,8 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 MAX_URL_CHARS = 2048
 #: Seconds that looking a name up may take.
 LOOKUP_S = 3.0
+#: Names that one process looks up at once: those of slow servers then leave it threads for its own.
+LOOKUPS = 32
 PORTS = {"https": 443, "http": 80}
 _HOST = re.compile(r"(?!-)[A-Za-z0-9._-]{1,253}")
 #: Printable ASCII without what parsers of URLs disagree about.
@@ -149,12 +151,18 @@ def is_public(address: Address) -> bool:
     return address.is_global and not address.is_multicast and not is_special
 
 
+_lookups = threading.BoundedSemaphore(LOOKUPS)
+
+
 def resolve(host: str, port: int, timeout_s: float = LOOKUP_S) -> list[Address]:
     """Look a name up, bounded in time; an address in any notation that the system knows is one.
 
     Raises:
-        Unresolved: It leads nowhere.
+        Unresolved: It leads nowhere, or too many others are being looked up.
     """
+    places = _lookups
+    if not places.acquire(timeout=timeout_s):
+        raise Unresolved(is_temporary=True)
     answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def look_up() -> None:
@@ -162,6 +170,8 @@ def resolve(host: str, port: int, timeout_s: float = LOOKUP_S) -> list[Address]:
             answers.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
         except (OSError, UnicodeError) as exc:
             answers.put(exc)
+        finally:
+            places.release()
 
     threading.Thread(target=look_up, name="lookup", daemon=True).start()
     try:

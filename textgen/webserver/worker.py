@@ -9,6 +9,7 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
+import gevent
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.ggevent import GeventWorker
 
@@ -22,6 +23,8 @@ from textgen.webserver.timed import TimedBody
 
 #: Seconds that a client may take to make room for what is sent, before it is given up.
 SEND_S = 15.0
+#: Threads that gevent looks names up with: more than webhooks take at once (`textgen.webhooks.guard`).
+LOOKUP_THREADS = 48
 #: Files that a process has open beside its clients' connections.
 OTHER_FILES = 256
 
@@ -41,6 +44,7 @@ class Worker(GeventWorker):
         except ConfigurationError as exc:
             self.log.critical("%s", exc)
             sys.exit(Arbiter.APP_LOAD_ERROR)
+        gevent.get_hub().threadpool.maxsize = LOOKUP_THREADS
         super().load_wsgi()
         app: Any = self.wsgi  # type: ignore[has-type]  # gunicorn's own
 
