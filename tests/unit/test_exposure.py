@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from textgen.errors import ConfigurationError
@@ -42,6 +44,15 @@ def test_these_names_only_ever_mean_this_machine(authority: str) -> None:
 )
 def test_other_names_may_mean_it_today(authority: str) -> None:
     assert not is_own_name(authority)
+
+
+def test_the_admin_key_can_be_a_file_among_the_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "textgen_admin_key").write_text(f"{ADMIN_KEY}\n")
+    monkeypatch.setenv("TEXTGEN_ADMIN_KEY", "")  # as docker-compose.yml has it
+    found = Settings(_secrets_dir=tmp_path)
+    assert (found.requires_keys, found.admin_key.get_secret_value()) == (True, ADMIN_KEY)
 
 
 def test_others_are_let_in_with_keys_only() -> None:
