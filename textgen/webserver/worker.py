@@ -23,7 +23,7 @@ from textgen.webserver.timed import TimedBody
 
 #: Seconds that a client may take to make room for what is sent, before it is given up.
 SEND_S = 15.0
-#: Threads that gevent looks names up with: more than webhooks take at once (`textgen.webhooks.guard`).
+#: Threads that gevent looks names up with: more than webhooks take at once (`textgen.webhooks.lookup`).
 LOOKUP_THREADS = 48
 #: Files that a process has open beside its clients' connections.
 OTHER_FILES = 256
