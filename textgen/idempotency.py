@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import replace
 
 from textgen import messages
@@ -17,6 +18,7 @@ from textgen.errors import (
     IdempotencyKeyReused,
     InvalidRequest,
     LimitExceeded,
+    StoreUnavailable,
     SubmitInFlight,
 )
 from textgen.lifecycle import Record, Status, iso_time, new_task_id
@@ -62,7 +64,9 @@ def submit(request: GenerationRequest, key: str, caller: Caller | None = None) -
         if control is None:  # nobody came so far as to record the task
             submitted = _accept(store, request, key, caller, entry)
             if submitted.terms:
-                _settle(store, owner, key, entry, submitted.terms.deadline_ms, request)
+                # The task is accepted: without this, whoever repeats the request settles it.
+                with suppress(StoreUnavailable):
+                    _settle(store, owner, key, entry, submitted.terms.deadline_ms, request)
                 return submitted.record, False
         elif control.status == Status.CANCELLED and store.get(entry.task_id) is None:
             idempotency.release(store, owner, key, entry)  # a refused submit left its tombstone
