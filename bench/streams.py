@@ -75,7 +75,7 @@ class Streams:
         parts = urlsplit(url)
         for task_id in task_ids:
             connection = socket.create_connection((parts.hostname, parts.port or 80))
-            connection.sendall(f"GET /v1/tasks/{task_id}/events HTTP/1.1\r\nHost: bench\r\n\r\n".encode())
+            connection.sendall(f"GET /v1/tasks/{task_id}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             self._selector.register(connection, selectors.EVENT_READ, bytearray())
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()

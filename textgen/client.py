@@ -120,9 +120,12 @@ class TextGenerationProducer:
 
         Raises:
             InvalidRequest: With the fields that are wrong.
+            LimitExceeded, QueueFull, BudgetExhausted: A limit is reached; nothing was queued.
             StoreUnavailable, BrokerUnavailable: Nothing was queued.
         """
-        asked = parse_request({"prompt": prompt, "metadata": metadata or {}, **request})
+        asked: Any = {"prompt": prompt, "metadata": metadata or {}, **request}
+        if self._way is direct:  # a server knows itself what it takes, and may have other engines
+            asked = parse_request(asked)
         return str(self._way.submit(asked, idempotency_key=idempotency_key).task_id)
 
     def get_task_status(self, task_id: str) -> dict[str, Any]:

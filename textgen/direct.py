@@ -122,9 +122,7 @@ def wait(task_id: str, timeout_s: float, owner: str | None = None) -> Record:
         UnknownTask: There is none with this id, or it is somebody else's.
         StoreUnavailable: Redis did not answer.
     """
-    if owner is not None and (found := get(task_id, owner)).status.is_terminal:
-        return found
-    record = wait_until_terminal(open_store(), _known(task_id), timeout_s)
+    record = wait_until_terminal(open_store(), _known(task_id), timeout_s, owner=owner)
     assert record is not None
     return record
 
@@ -145,9 +143,7 @@ def stream(task_id: str, after: str | None = None, owner: str | None = None) -> 
         UnknownTask: There is none with this id, or it is somebody else's.
         StoreUnavailable: Redis did not answer.
     """
-    if owner is not None:
-        get(task_id, owner)
-    return Following(open_store(), _known(task_id), after)
+    return Following(open_store(), _known(task_id), after, owner)
 
 
 def cancel(task_id: str, owner: str | None = None) -> Record:

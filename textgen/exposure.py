@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from urllib.parse import urlsplit
 
 from textgen.errors import ConfigurationError
 from textgen.settings import Settings
@@ -17,6 +18,15 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return (mapped or address).is_loopback
+
+
+def is_own_name(authority: str) -> bool:
+    """Whether `authority`, a host with or without a port, is a name that only ever means this machine."""
+    try:
+        host = (urlsplit(f"//{authority}").hostname or "").removesuffix(".")
+    except ValueError:
+        return False
+    return is_loopback(host) or host.endswith(".localhost")
 
 
 def refuse(hosts: Iterable[str], settings: Settings) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import replace
 
 from textgen import messages
@@ -17,6 +18,7 @@ from textgen.errors import (
     IdempotencyKeyReused,
     InvalidRequest,
     LimitExceeded,
+    StoreUnavailable,
     SubmitInFlight,
 )
 from textgen.lifecycle import Record, Status, iso_time, new_task_id
@@ -62,7 +64,10 @@ def submit(request: GenerationRequest, key: str, caller: Caller | None = None) -
         if control is None:  # nobody came so far as to record the task
             submitted = _accept(store, request, key, caller, entry)
             if submitted.terms:
-                known = _settle(store, owner, key, entry, submitted.terms.deadline_ms, request)
+                known = _accepted(entry, submitted.terms.deadline_ms, request)
+                # The task is accepted: without this, whoever repeats the request settles it.
+                with suppress(StoreUnavailable):
+                    idempotency.settle(store, owner, key, known)
                 if submitted.record.status is Status.PENDING:
                     return submitted.record, False
                 return _as_accepted(request, known, owner), False  # completed at once: see `textgen.caching`
@@ -72,7 +77,8 @@ def submit(request: GenerationRequest, key: str, caller: Caller | None = None) -
         elif control.is_untouched and store.is_scheduled(entry.task_id):
             raise SubmitInFlight("the first request with this idempotency key is still being accepted")
         else:
-            known = _settle(store, owner, key, entry, control.deadline_ms, request)
+            known = _accepted(entry, control.deadline_ms, request)
+            idempotency.settle(store, owner, key, known)
             return _as_accepted(request, known, owner), True
 
 
@@ -98,14 +104,10 @@ def _accept(store: Store, request: GenerationRequest, key: str, caller: Caller, 
         raise
 
 
-def _settle(
-    store: Store, owner: str, key: str, entry: Entry, deadline_ms: int, request: GenerationRequest
-) -> Entry:
-    """Write down that the task was accepted, and when."""
+def _accepted(entry: Entry, deadline_ms: int, request: GenerationRequest) -> Entry:
+    """The entry of a task that was accepted, and when."""
     created_ms = deadline_ms - (request.deadline_s or get_settings().deadline_s) * 1000
-    known = replace(entry, created_at=iso_time(created_ms), deadline=iso_time(deadline_ms))
-    idempotency.settle(store, owner, key, known)
-    return known
+    return replace(entry, created_at=iso_time(created_ms), deadline=iso_time(deadline_ms))
 
 
 def _as_accepted(request: GenerationRequest, entry: Entry, owner: str) -> Record:

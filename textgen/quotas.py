@@ -31,6 +31,12 @@ class QuotaSettings(BaseModel):
         ge=0,
         description="Tasks that wait or run at once, of all; past it, submits get 503.",
     )
+    limit_open: int = Field(
+        500,
+        ge=0,
+        description="Streams and waits that an owner has open at once in one process of the web app, where "
+        "keys are needed.",
+    )
     owner_share: int = Field(
         0,
         ge=0,

@@ -11,17 +11,19 @@ import random
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from datetime import date
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import httpx
 
-from textgen.errors import ConfigurationError, Unavailable, UnknownTask
+from textgen.errors import ConfigurationError, InvalidRequest, Unavailable, UnknownTask
 from textgen.lifecycle import Event, Record, is_task_id
 from textgen.requests import GenerationRequest
-from textgen.responses import PROBLEM, Told, error_of, events_of, page_of, record_of
+from textgen.responses import PROBLEM, Told, error_of, events_of, page_of, record_of, usage_of
 from textgen.selection import EVERY, PAGE, Page, Selection, walk
 from textgen.settings import get_settings
+from textgen.store.ledger import Used
 
 #: Seconds to connect, and to wait for an answer: longer than a server takes to give up on its broker.
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5.0, 20.0
@@ -92,14 +94,13 @@ class RemoteClient:
         Raises:
             InvalidRequest: The server refused a field; `errors` names it.
             IdempotencyKeyReused, SubmitInFlight: See `textgen.idempotency.submit`.
+            LimitExceeded, QueueFull, BudgetExhausted: A limit is reached, and will be for a while.
             Unavailable: The server did not accept it, or did not answer (it may have accepted it).
         """
         fields = request.as_kwargs() if isinstance(request, GenerationRequest) else dict(request)
-        key = str(uuid.uuid4()) if idempotency_key is None else idempotency_key
+        key = str(uuid.uuid4()) if idempotency_key is None else _checked_key(idempotency_key)
         headers = {"Content-Type": "application/json", "Idempotency-Key": key}
-        # ASCII, so that text that is not UTF-8 reaches the server's validation
-        answer = self._call("POST", "/v1/tasks", content=json.dumps(fields), headers=headers)
-        return record_of(answer)
+        return record_of(self._call("POST", "/v1/tasks", content=_as_json(fields), headers=headers))
 
     def get(self, task_id: str) -> Record:
         """Read a task.
@@ -216,6 +217,19 @@ class RemoteClient:
         """The newest tasks that are yours, newest first."""
         return list(walk(lambda size, cursor: self.list_page(EVERY, size, cursor), limit))
 
+    def usage(self, first: date | None = None, last: date | None = None) -> list[Used]:
+        """What each of your keys used, day by day, of tasks that have ended.
+
+        Args:
+            first: The first day, of UTC; by default so that 30 are shown.
+            last: The last day; by default today.
+
+        Raises:
+            Unavailable: The server cannot be reached, or cannot reach its store.
+        """
+        days = {name: day.isoformat() for name, day in (("from", first), ("to", last)) if day}
+        return usage_of(self._call("GET", "/v1/usage", params=days))
+
     def overview(self) -> NoReturn:
         """Servers do not show their queues and workers."""
         raise ConfigurationError(_not_over_http("the overview of queues and workers"))
@@ -279,6 +293,22 @@ def _checked(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigurationError("TEXTGEN_URL must be an address such as http://127.0.0.1:8000")
     return url
+
+
+def _checked_key(key: str) -> str:
+    from textgen.idempotency import reason_against
+
+    if reason := reason_against(key):
+        raise InvalidRequest.of({"field": "idempotency_key", "reason": reason})
+    return key
+
+
+def _as_json(fields: Mapping[str, Any]) -> str:
+    """ASCII, so that text that is not UTF-8 reaches the server's validation."""
+    try:
+        return json.dumps(fields)
+    except (TypeError, ValueError, RecursionError):
+        raise InvalidRequest.of({"field": "body", "reason": "must be plain JSON"}) from None
 
 
 def _not_over_http(what: str) -> str:

@@ -11,20 +11,40 @@ import httpx
 from httpx_sse import EventSource, SSEError
 
 from textgen.errors import (
+    BrokerUnavailable,
+    BudgetExhausted,
     Forbidden,
     IdempotencyKeyReused,
     InvalidRequest,
+    LimitExceeded,
+    QueueFull,
+    StoreUnavailable,
     SubmitInFlight,
     TaskFinished,
     TaskUnfinished,
+    TextgenError,
     Unauthenticated,
     Unavailable,
     UnknownTask,
 )
 from textgen.lifecycle import Record
 from textgen.selection import Page
+from textgen.store.ledger import Used
 
 PROBLEM = "application/problem+json"
+#: What stands in a problem's `type` before the word for programs.
+URN = "urn:textgen:problem:"
+#: The word in a problem's `type` → its error, where the status alone does not say which one it is.
+KINDS: dict[str, type[TextgenError]] = {
+    "idempotency-key-reused": IdempotencyKeyReused,
+    "submit-in-flight": SubmitInFlight,
+    "task-unfinished": TaskUnfinished,
+    "limit-exceeded": LimitExceeded,
+    "queue-full": QueueFull,
+    "budget-exhausted": BudgetExhausted,
+    "broker-unavailable": BrokerUnavailable,
+    "store-unavailable": StoreUnavailable,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +97,25 @@ def page_of(response: httpx.Response) -> Page:
         raise _foreign(response) from exc
 
 
+def usage_of(response: httpx.Response) -> list[Used]:
+    """The rows of the ledger in a response.
+
+    Raises:
+        Unavailable: There are none: it is no answer of a textgen server.
+    """
+    try:
+        return [Used.from_dict(one) for one in response.json()["data"]]
+    except (ValueError, TypeError, KeyError) as exc:
+        raise _foreign(response) from exc
+
+
 def error_of(response: httpx.Response, task_id: str | None) -> Exception:
     """The error that a response stands for."""
     problem = _problem(response)
     detail = str(problem.get("detail") or problem.get("title") or f"HTTP status {response.status_code}")
-    kind = str(problem.get("type", "")).removeprefix("urn:textgen:problem:")
-    if kind == "idempotency-key-reused":
-        return IdempotencyKeyReused(detail)
-    if kind == "submit-in-flight":
-        return SubmitInFlight(detail)
-    if kind == "task-unfinished":
-        return TaskUnfinished(detail)
+    known = KINDS.get(str(problem.get("type", "")).removeprefix(URN))
+    if known:
+        return _with_terms(known(detail), response, problem)
     if response.status_code == 401:
         return Unauthenticated(detail if problem else f"{response.url.host} answered {detail}")
     if response.status_code == 403:
@@ -98,10 +126,17 @@ def error_of(response: httpx.Response, task_id: str | None) -> Exception:
         return UnknownTask(f"no task has the id {task_id!r}, or its record has expired")
     if response.status_code == 409:
         return TaskFinished(detail)
-    error = Unavailable(detail if problem else f"{response.url.host} answered {detail}")
+    unavailable = Unavailable(detail if problem else f"{response.url.host} answered {detail}")
+    return _with_terms(unavailable, response, problem)
+
+
+def _with_terms(error: Exception, response: httpx.Response, problem: dict[str, Any]) -> Exception:
+    """`error` with what the answer says of when to come back, and of the limit that is reached."""
     seconds = response.headers.get("Retry-After", "")
-    if seconds.isdecimal():
+    if isinstance(error, Unavailable) and seconds.isdecimal():
         error.retry_after_s = int(seconds)
+    if isinstance(error, LimitExceeded):
+        error.limit = str(problem.get("limit", ""))
     return error
 
 

@@ -128,6 +128,7 @@ CASES = [
     path("cancel of an unknown task", 404, f"/v1/tasks/{ID}/cancel", "POST"),
     path("a parameter of another route", 422, "/v1/tasks?wait_s=5"),
     path("a page that is too long", 422, "/v1/tasks?limit=1000000"),
+    path("a parameter given twice", 422, "/v1/tasks?status=PENDING&status=FAILED"),
     path("a cursor that is none", 422, f"/v1/tasks?cursor={CANARY}"),
     path("a filter that is not indexed", 422, f"/v1/tasks?metadata.user={CANARY}"),
     path("a wait that is none", 422, f"/v1/tasks/{ID}?wait_s=long"),

@@ -17,7 +17,13 @@ from tests.processes import wait_until
 from tests.programs import WebProcess, WorkerProcess
 from textgen import client, idempotency
 from textgen.caller import Caller
-from textgen.errors import BrokerUnavailable, IdempotencyKeyReused, InvalidRequest, SubmitInFlight
+from textgen.errors import (
+    BrokerUnavailable,
+    IdempotencyKeyReused,
+    InvalidRequest,
+    StoreUnavailable,
+    SubmitInFlight,
+)
 from textgen.hooks import GenerateTask
 from textgen.lifecycle import Status
 from textgen.requests import parse_request
@@ -98,6 +104,22 @@ def test_a_refused_submit_frees_its_key(live: Environment, key: str, monkeypatch
     record, is_replay = idempotency.submit(request, key)
     assert not is_replay
     assert record.task_id not in refused
+
+
+def test_a_task_that_was_accepted_is_told_so_though_its_key_could_not_be_settled(
+    live: Environment, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from textgen.store import idempotency as kept
+
+    def fail(*_: object) -> None:
+        raise StoreUnavailable("gone for a moment")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kept, "settle", fail)
+        first, was_known = idempotency.submit(parse_request({"prompt": "Hello"}), key)
+    wait_until(lambda: not open_store().is_scheduled(first.task_id), 10, "it is published")
+    again, is_known = idempotency.submit(parse_request({"prompt": "Hello"}), key)
+    assert (was_known, is_known, again.task_id) == (False, True, first.task_id)
 
 
 def test_one_that_died_before_it_freed_its_key_does_not_keep_it(

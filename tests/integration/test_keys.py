@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -235,9 +236,44 @@ def test_a_limit_of_a_key_holds_for_it_alone(server: Server) -> None:
     _, other = server.key()
     asked = {"prompt": "Hello", "engine": "mock"}
     with server.http(tight) as http, server.http(other) as free:
-        codes = [http.post("/v1/tasks", json=asked).status_code for _ in range(4)]
+        # whatever a client says of where it comes from
+        claims = [{"X-Forwarded-For": f"192.0.2.{number}"} for number in range(4)]
+        codes = [http.post("/v1/tasks", json=asked, headers=claim).status_code for claim in claims]
         assert codes == [202, 202, 429, 429]
         assert [free.post("/v1/tasks", json=asked).status_code for _ in range(4)] == [202] * 4
+
+
+def test_no_owner_holds_more_requests_open_than_it_may(server: Server, start_web: Callable[..., Any]) -> None:
+    tight = Server(server.env, start_web(server.env | {"TEXTGEN_LIMIT_OPEN": "2"}))
+    asked = {"prompt": "Hello", "engine": "mock", "metadata": {"mock": {"failure": "hangs"}}}
+    with ExitStack() as stack:
+        ann, bob = (stack.enter_context(tight.http(server.key(owner=name)[1])) for name in ("cleo", "dan"))
+        events = [one.post("/v1/tasks", json=asked).headers["Location"] + "/events" for one in (ann, bob)]
+        for one, path in zip((ann, bob), events, strict=True):
+            stack.callback(one.post, path.replace("events", "cancel"))
+        for _ in range(3):
+            assert ann.head(events[0]).status_code == 200  # over at once
+        held = [ExitStack(), ExitStack()]
+        for one in held:
+            stack.push(one)
+            assert one.enter_context(ann.stream("GET", events[0])).status_code == 200
+
+        for path in (events[0], events[0].replace("/events", "?wait_s=5")):
+            refused = ann.get(path)
+            assert (refused.status_code, refused.json()["limit"]) == (429, "open")
+            assert refused.headers["Retry-After"] == "5"
+        for header in ({"Accept": "text/event-stream"}, {"Prefer": "wait=5"}):
+            accepted = ann.post("/v1/tasks", json=asked | {"metadata": {}}, headers=header)
+            assert (accepted.status_code, accepted.json()["owner"]) == (202, "cleo")
+        with bob.stream("GET", events[1]) as others:
+            assert others.status_code == 200
+        held[0].close()
+        wait_until(lambda: _opens(ann, events[0]), 10, "the place is given back")
+
+
+def _opens(http: httpx.Client, path: str) -> bool:
+    with http.stream("GET", path) as answer:
+        return answer.status_code == 200
 
 
 def test_the_admin_key_needs_no_store_and_may_do_everything(server: Server) -> None:

@@ -209,6 +209,7 @@ def test_a_key_has_limits_of_its_own(stack_env: Callable[..., Environment]) -> N
         assert submits(Caller("ann", "k1"), 4) == 1
         assert submits(Caller("ann", "k2", Limits(tasks=3)), 4) == 3
         assert submits(Caller("ann", "k3", Limits(tasks=0)), 4) == 4
+        assert submits(Caller("ann", "k4", Limits(tasks=3), line="k2"), 1) == 0, "it replaces k2"
 
 
 def test_a_budget_reserves_what_may_be_used_and_stops_when_it_is_used(

@@ -338,14 +338,40 @@ def test_who_listens_looks_anew_when_announcements_may_have_been_missed(live: En
         assert listener.wait(5)
 
 
+def established(web: WebProcess) -> list[Any]:
+    """The connections of the web app's processes."""
+    return [
+        connection
+        for process in psutil.Process(web.pid).children(recursive=True)
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_ESTABLISHED
+    ]
+
+
 def connections(web: WebProcess) -> int:
     """Connections from clients that the web app's processes hold."""
     port = httpx.URL(web.url).port
-    return sum(
-        connection.laddr.port == port and connection.status == psutil.CONN_ESTABLISHED
-        for process in psutil.Process(web.pid).children(recursive=True)
-        for connection in process.net_connections("tcp")
-    )
+    return sum(connection.laddr.port == port for connection in established(web))
+
+
+def test_many_streams_that_begin_at_once_leave_connections_to_redis_for_others(
+    stack: Environment, start_web: Callable[..., WebProcess], http: httpx.Client
+) -> None:
+    web, path = start_web(stack), submit(http, metadata={"mock": {"failure": "hangs"}})
+    url = httpx.URL(web.url)
+    with ExitStack() as opened:
+        opened.callback(http.post, f"{path}/cancel")
+        streams = [
+            opened.enter_context(socket.create_connection((url.host, url.port), timeout=30))
+            for _ in range(200)
+        ]
+        for stream in streams:
+            stream.sendall(f"GET {path}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        assert {stream.recv(12) for stream in streams} == {b"HTTP/1.1 200"}
+        port = httpx.URL(stack["REDIS_URL"]).port
+        to_redis = sum(connection.raddr.port == port for connection in established(web))
+        # a quarter of TEXTGEN_REDIS_MAX_CONNECTIONS reads, one subscribes, and a few serve what else there is
+        assert to_redis < 64 / 4 + 6
 
 
 @pytest.mark.parametrize("form", ["sse", "text"])
@@ -410,7 +436,7 @@ def test_a_client_that_never_reads_holds_up_nobody_and_is_given_up(
     with socket.socket() as idle:
         idle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         idle.connect((url.host, url.port))
-        idle.sendall(f"GET {path}/events HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        idle.sendall(f"GET {path}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         wait_until(lambda: connections(web) == 1, 5, "it is connected")
         slowest = 0.0
         until = time.monotonic() + 30

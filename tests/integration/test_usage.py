@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.application import application
-from tests.environment import Environment, new_folder
+from tests.environment import Environment, new_folder, of_process
 from tests.processes import wait_until
 from tests.programs import WebProcess, WorkerProcess
 from textgen.lifecycle import Record, Status
@@ -314,16 +318,22 @@ def test_usage_is_told_over_http(
     start_worker(env).wait_ready()
     ended(submit(tokens=5))
     row = billed()
-    answer = httpx.get(f"{start_web(env).url}/v1/usage?from={row.day}&to={row.day}")
-    assert answer.json() == {
-        "data": [
-            {
-                "day": row.day,
-                "key": None,
-                "requests": 1,
-                "prompt_tokens": 3,
-                "completion_tokens": 5,
-                "cost_usd": 0.013,
-            }
-        ]
+    url = start_web(env).url
+    answer = httpx.get(f"{url}/v1/usage?from={row.day}&to={row.day}")
+    shown = {
+        "day": row.day,
+        "key": None,
+        "requests": 1,
+        "prompt_tokens": 3,
+        "completion_tokens": 5,
+        "cost_usd": 0.013,
     }
+    assert answer.json() == {"data": [shown]}
+
+    nowhere = env | {"TEXTGEN_URL": url, "REDIS_URL": "redis://127.0.0.1:1/0"}
+    command = [sys.executable, "-c", "from textgen.cli import main; main()", "usage"]
+    run = partial(subprocess.run, env=of_process(nowhere), capture_output=True, text=True, check=False)
+    assert json.loads(run([*command, "--json", "--from", row.day]).stdout) == [shown]
+    assert json.loads(run([*command, "--json", "--from", "2999-01-01"]).stdout) == []
+    refused = run([*command, "--owner", "ann"])
+    assert (refused.returncode, "--owner" in refused.stderr) == (2, True)

@@ -16,7 +16,7 @@ import pytest
 from tests.environment import Environment
 from tests.programs import WebProcess
 
-HEAD = "POST /v1/tasks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+HEAD = "POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +61,13 @@ def assert_problem(answer: str, status: int) -> None:
         (f"{HEAD}Content-Length: five\r\n\r\n", 400),
         (f"{HEAD}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
         (f"{HEAD}Transfer-Encoding: secret\r\n\r\n", 501),
-        (f"GET /{'a' * 10_000} HTTP/1.1\r\nHost: x\r\n\r\n", 414),
-        (f"GET / HTTP/1.1\r\nHost: x\r\nX-Long: {'a' * 200_000}\r\n\r\n", 431),
-        ("GET / HTTP/1.1\r\nHost: x\r\n" + "X-Many: a\r\n" * 200 + "\r\n", 431),
+        (f"GET /{'a' * 10_000} HTTP/1.1\r\nHost: localhost\r\n\r\n", 414),
+        (f"GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: {'a' * 200_000}\r\n\r\n", 431),
+        ("GET / HTTP/1.1\r\nHost: localhost\r\n" + "X-Many: a\r\n" * 200 + "\r\n", 431),
         (f"{HEAD}Expect: secret\r\n\r\n", 417),
-        ("GET / HTTP/1.1\r\nHost: x\r\nsecret header\r\n\r\n", 400),
-        ("GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n secret\r\n\r\n", 400),
-        ("<secret> / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: localhost\r\nsecret header\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: localhost\r\nA: b\r\n secret\r\n\r\n", 400),
+        ("<secret> / HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
         ("GET / SECRET/1.1\r\n\r\n", 400),
         ("GET / HTTP/3.7\r\n\r\n", 400),
         ("secret\r\n\r\n", 400),
@@ -84,6 +84,17 @@ def test_what_is_no_request_is_a_problem_without_an_echo(
     assert_problem(answer, status)
     assert "secret" not in answer.lower()
     assert "secret" not in web.log().lower()
+
+
+@pytest.mark.parametrize("name", ["SCRIPT_NAME", "PATH_INFO", "REMOTE_USER", "X-Forwarded-Prefix"])
+def test_no_header_leads_to_another_path(web: WebProcess, name: str) -> None:
+    connection = Connection(web)
+    connection.ask(
+        f"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{name}: /secret\r\n\r\n"
+    )
+
+    assert connection.answer().startswith("HTTP/1.1 200 ")
+    assert "secret" not in web.log()
 
 
 def test_an_unforeseen_answer_to_a_refusal_leaves_the_server_serving(web: WebProcess) -> None:
@@ -124,7 +135,7 @@ def test_a_body_that_does_not_come_is_408_in_time_and_holds_up_nobody(web: WebPr
 
 def test_a_body_that_nobody_wants_is_not_waited_for(web: WebProcess) -> None:
     connection, began = Connection(web), time.monotonic()
-    connection.ask("POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+    connection.ask("POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
 
     assert connection.answer().startswith("HTTP/1.1 404 ")
     assert time.monotonic() - began < 5

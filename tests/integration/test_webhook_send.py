@@ -12,7 +12,8 @@ import pytest
 from tests.receiver import Receiver, certificate
 from textgen.settings import Settings
 from textgen.webhooks import send
-from textgen.webhooks.guard import Address, Guard
+from textgen.webhooks.guard import Guard
+from textgen.webhooks.lookup import Address
 from textgen.webhooks.send import Answer
 
 LOOPBACK = ipaddress.ip_address("127.0.0.1")

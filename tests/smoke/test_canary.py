@@ -136,9 +136,13 @@ def traces(env: Environment, rabbitmq: PrivateRabbitMQ) -> Iterator[Traces]:
         wait_until(lambda: {e["type"] for e in events} >= {"worker-heartbeat"}, PATIENCE_S, "events come")
 
         CANARIES["webhook secret"] = ask("POST", f"{web}/v1/webhooks/secret").json()["secret"]
+        made, said_of_key = command(env, "textgen", "keys", "create", "--name", "canary").communicate()
+        CANARIES["made API key"] = made.strip().rsplit("_", 1)[1]
+        assert ask("GET", f"{web}/v1/tasks", made.strip()).status_code == 200
         receiver = stack.enter_context(Receiver(500, 302))
         hook = f"{receiver.url}&also={CANARIES['webhook address']}"
         tasks, said = submit_endings(env, web, hook)
+        said["textgen keys create"] = said_of_key
         wait_until(lambda: terminal(web, tasks), PATIENCE_S, "all tasks have ended")
         receiver.wait_for(3, PATIENCE_S)
         running, inspected = look_at_running(env, web, [processes[lane].name for lane in POOLS])

@@ -9,9 +9,16 @@ import httpx
 import pytest
 
 from textgen import remote
+from textgen.client import TextGenerationClient
 from textgen.errors import (
+    BrokerUnavailable,
+    BudgetExhausted,
     ConfigurationError,
     InvalidRequest,
+    LimitExceeded,
+    QueueFull,
+    StoreUnavailable,
+    SubmitInFlight,
     TaskFinished,
     TextgenError,
     Unavailable,
@@ -19,6 +26,7 @@ from textgen.errors import (
 )
 from textgen.lifecycle import Event, Record, Status, new_task_id
 from textgen.remote import RemoteClient
+from textgen.store.ledger import Used
 
 Handler = Callable[[httpx.Request], httpx.Response]
 ID = new_task_id()
@@ -181,6 +189,61 @@ def test_503_says_when_to_come_back():
 
 
 @pytest.mark.parametrize(
+    ("status", "kind", "error"),
+    [
+        (402, "budget-exhausted", BudgetExhausted),
+        (429, "limit-exceeded", LimitExceeded),
+        (503, "queue-full", QueueFull),
+        (503, "broker-unavailable", BrokerUnavailable),
+        (503, "store-unavailable", StoreUnavailable),
+        (409, "submit-in-flight", SubmitInFlight),
+    ],
+)
+def test_what_kept_a_submit_out_is_the_error_that_it_is_in_python(status, kind, error):
+    refused = problem(status, type=f"urn:textgen:problem:{kind}", limit="tokens_per_day")
+    with pytest.raises(Unavailable, match="so it is") as caught:
+        answering(refused).submit({"prompt": "x"})
+    assert (type(caught.value), caught.value.retry_after_s) == (error, 7)
+    assert getattr(caught.value, "limit", "tokens_per_day") == "tokens_per_day"
+
+
+def test_a_spent_budget_is_not_asked_for_again(pauses):
+    calls = []
+
+    def handle(request):
+        calls.append(request)
+        return problem(402, type="urn:textgen:problem:budget-exhausted")
+
+    with pytest.raises(BudgetExhausted):
+        client_of(handle, 60).submit({"prompt": "x"})
+    assert (len(calls), pauses) == (1, [])
+
+
+def test_a_server_validates_what_the_class_for_scripts_submits(monkeypatch):
+    seen = []
+
+    def handle(request):
+        seen.append(json.loads(request.content))
+        return httpx.Response(202, json=Record(ID).as_dict())
+
+    with TextGenerationClient("http://server:8000") as client:
+        monkeypatch.setattr(client, "_way", client_of(handle))
+        assert client.create_task("Hello", engine="of the server", max_tokens=10**9) == ID
+    assert seen == [{"prompt": "Hello", "metadata": {}, "engine": "of the server", "max_tokens": 10**9}]
+
+
+@pytest.mark.parametrize("key", ["", "é", "a\nb", "k" * 256])
+def test_an_idempotency_key_that_is_none_is_named_without_asking(key):
+    with pytest.raises(InvalidRequest, match="idempotency_key"):
+        raising(AssertionError("was called")).submit({"prompt": "x"}, idempotency_key=key)
+
+
+def test_what_is_no_json_is_refused_without_asking():
+    with pytest.raises(InvalidRequest, match="plain JSON"):
+        raising(AssertionError("was called")).submit({"prompt": "x", "metadata": {"when": object()}})
+
+
+@pytest.mark.parametrize(
     "response",
     [
         httpx.Response(404, html="<h1>nothing here</h1>"),
@@ -213,6 +276,14 @@ def test_a_submit_without_answer_says_that_its_fate_is_unknown():
 def test_an_url_that_is_none_names_the_setting(url):
     with pytest.raises(ConfigurationError, match="TEXTGEN_URL"):
         RemoteClient(url)
+
+
+@pytest.mark.parametrize("cost", [None, 0.0138])
+def test_usage_is_read_as_it_is_without_a_server(cost):
+    row = Used("2026-11-02", "", 12, 340, 2210, None if cost is None else 13_800_000)
+    assert answering(httpx.Response(200, json={"data": [row.as_dict()]})).usage() == [row]
+    with pytest.raises(Unavailable, match="not as a textgen server"):
+        answering(httpx.Response(200, json={"data": [{"day": "2026-11-02"}]})).usage()
 
 
 def test_what_servers_do_not_tell_is_a_clear_error():

@@ -22,7 +22,7 @@ from textgen.errors import (
     TaskUnfinished,
     UnknownTask,
 )
-from textgen.http import create_app
+from textgen.http import create_app, health
 from textgen.lifecycle import Record, Status, new_task_id
 from textgen.selection import Page, Selection
 from textgen.store.waiting import Outlook
@@ -184,6 +184,15 @@ def test_no_route_takes_a_query_it_does_not_know(web: FlaskClient) -> None:
         assert CANARY not in answer.get_data(as_text=True)
 
 
+@pytest.mark.parametrize("name", ["status", "metadata.user", "limit"])
+def test_a_parameter_given_twice_is_422_and_asks_nobody(web: FlaskClient, tell: Any, name: str) -> None:
+    calls = tell("list_page", UnknownTask())
+    problem = assert_problem(web.get(f"/v1/tasks?{name}=1&{name}=2"), 422, "invalid-request")
+    assert problem["errors"] == [{"field": name, "reason": "is given more than once"}]
+    assert_problem(web.get("/v1/unknown?a=1&a=2"), 404)
+    assert not calls
+
+
 def test_cancelling_answers_the_record(web: FlaskClient, tell: Any) -> None:
     calls = tell("cancel", Record(ID, Status.CANCELLED))
     answer = web.post(f"/v1/tasks/{ID}/cancel")
@@ -313,6 +322,19 @@ def test_alive_asks_nobody(web: FlaskClient, tell: Any) -> None:
     assert calls == []
 
 
+@pytest.fixture
+def nothing_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "findings", health.Findings())
+
+
+@pytest.mark.usefixtures("nothing_found")
+def test_many_who_ask_at_once_are_told_what_one_look_found(web: FlaskClient, tell: Any) -> None:
+    calls = tell("health", dict.fromkeys(("broker", "store", "worker")))
+    assert [web.get("/readyz").status_code for _ in range(20)] == [200] * 20
+    assert len(calls) == 1
+
+
+@pytest.mark.usefixtures("nothing_found")
 def test_ready_when_all_parts_are_there(web: FlaskClient, tell: Any) -> None:
     parts = dict.fromkeys(("broker", "store", "worker"))
     tell("health", parts)
@@ -322,6 +344,7 @@ def test_ready_when_all_parts_are_there(web: FlaskClient, tell: Any) -> None:
     assert answer.json == {"status": "ready", "parts": parts}
 
 
+@pytest.mark.usefixtures("nothing_found")
 def test_not_ready_says_which_part_is_down(web: FlaskClient, tell: Any) -> None:
     tell("health", {"broker": None, "store": None, "worker": "no worker answers"})
     answer = web.get("/readyz")

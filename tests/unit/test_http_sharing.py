@@ -74,3 +74,42 @@ def test_what_is_no_origin_is_refused(web: Callable[..., FlaskClient]) -> None:
 
     with pytest.raises(ConfigurationError, match="cors_origins"):
         web("app.example.com")
+
+
+LOCAL = "http://localhost:8000"
+
+
+@pytest.mark.parametrize(
+    ("base", "origin"),
+    [
+        ("http://evil.example.com:8000", None),
+        ("http://evil.example.com:8000", "http://evil.example.com:8000"),
+        ("http://0.0.0.0:8000", None),
+        (LOCAL, OTHER),
+        (LOCAL, "null"),
+        (LOCAL, "http://localhost:3000"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/webhooks/secret", "/v1/tasks", "/v1/dead-letters/x/replay"])
+def test_without_keys_no_page_of_another_site_gets_in(
+    web: Callable[..., FlaskClient], base: str, origin: str | None, path: str
+) -> None:
+    headers = {"Origin": origin} if origin else {}
+    answer = web().post(path, base_url=base, headers=headers)
+    assert (answer.status_code, answer.json["type"]) == (403, "urn:textgen:problem:keys-required")
+
+
+@pytest.mark.parametrize("base", [LOCAL, "http://127.0.0.1:8000", "http://[::1]:8000"])
+@pytest.mark.parametrize("origin", [None, "its own", OURS])
+def test_without_keys_this_machine_its_own_page_and_named_sites_get_in(
+    web: Callable[..., FlaskClient], base: str, origin: str | None
+) -> None:
+    headers = {"Origin": base if origin == "its own" else origin} if origin else {}
+    assert web(OURS).post("/v1/tasks", base_url=base, headers=headers).status_code == 400
+
+
+def test_with_keys_it_answers_to_any_name(web: Callable[..., FlaskClient]) -> None:
+    client = web(TEXTGEN_REQUIRE_KEYS="true")
+    assert client.get("/healthz", base_url="https://api.example.com").status_code == 200
+    given = {"Origin": OTHER}
+    assert client.get("/v1/tasks", base_url="https://api.example.com", headers=given).status_code == 401

@@ -10,8 +10,9 @@ import pytest
 from textgen.errors import AddressRefused, ConfigurationError, InvalidRequest
 from textgen.requests import parse_request
 from textgen.settings import Settings, get_settings
-from textgen.webhooks import guard
-from textgen.webhooks.guard import Guard, Unresolved, parse
+from textgen.webhooks import guard, lookup
+from textgen.webhooks.guard import Guard, parse
+from textgen.webhooks.lookup import Unresolved
 
 PUBLIC = "93.184.215.14"
 
@@ -169,9 +170,30 @@ def test_looking_up_a_name_is_bounded_in_time(monkeypatch: pytest.MonkeyPatch) -
     over = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: over.wait() and [])
     with pytest.raises(Unresolved) as unresolved:
-        guard.resolve("example.com", 443, 0.05)
+        lookup.resolve("example.com", 443, 0.05)
     over.set()
     assert unresolved.value.is_temporary
+
+
+def test_only_so_many_names_are_looked_up_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    over, asked = threading.Event(), []
+
+    def never(host: str, *_: object, **__: object) -> list[object]:
+        asked.append(host)
+        over.wait()
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", never)
+    monkeypatch.setattr(lookup, "_lookups", threading.BoundedSemaphore(2))
+    for host in ("a.example", "b.example", "c.example"):
+        with pytest.raises(Unresolved):
+            lookup.resolve(host, 443, 0.05)
+    assert asked == ["a.example", "b.example"]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [(2, 1, 6, "", ("192.0.2.1", 443))])
+    over.set()
+    assert [str(one) for one in lookup.resolve("d.example", 443)] == ["192.0.2.1"]
 
 
 def test_the_host_header_names_a_port_that_is_not_the_usual_one() -> None:

@@ -9,9 +9,9 @@ from textgen import api_keys
 from textgen.api_keys import Scope
 from textgen.caller import Caller
 from textgen.errors import Forbidden, Unauthenticated
-from textgen.exposure import is_loopback
+from textgen.exposure import is_loopback, is_own_name
 from textgen.http.problems import problem
-from textgen.settings import get_settings
+from textgen.settings import Settings, get_settings
 
 #: The security scheme of every operation that needs a key, as OpenAPI describes it.
 BEARER = {"type": "http", "scheme": "bearer", "description": "An API key: `tg_…`."}
@@ -78,10 +78,8 @@ def _admit() -> Response | None:
         return None  # a browser asks what it may ask for, and shows no key
     settings, scope = get_settings(), SCOPES[request.endpoint]
     if not settings.requires_keys:
-        # a client that comes by a socket in the file system has no address
-        if request.remote_addr and not is_loopback(request.remote_addr):
-            detail = "Without API keys, this server answers its own machine only."
-            return problem(403, detail, "keys-required")
+        if detail := _reason_against(settings):
+            return problem(403, f"Without API keys, this server answers {detail}.", "keys-required")
         g.caller, g.scopes = Caller(settings.owner), frozenset(api_keys.SCOPES)
         return None
     if scope is None:
@@ -91,6 +89,23 @@ def _admit() -> Response | None:
     bind_contextvars(owner=key.owner, key_id=key.id)
     require(scope)
     return None
+
+
+def _reason_against(settings: Settings) -> str | None:
+    """Say what keeps a request without a key out, or None if nothing does.
+
+    Any page that is open in a browser here can call this machine: by its address, or by a name of the
+    page's own that has come to mean this machine (DNS rebinding).
+    """
+    host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
+    if request.remote_addr:  # a client that comes by a socket in the file system has none
+        if not is_loopback(request.remote_addr):
+            return "its own machine only"
+        if host and not is_own_name(host):
+            return "only where it is called localhost or by a loopback address"
+    if not origin or origin.partition("://")[2] == host or {origin, "*"} & {*settings.origins}:
+        return None
+    return "no pages of other sites but those in TEXTGEN_CORS_ORIGINS"
 
 
 def _given() -> str:

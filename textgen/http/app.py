@@ -20,6 +20,7 @@ from textgen.http import (
     events,
     health,
     problems,
+    query,
     rates,
     sharing,
     tasks,
@@ -65,6 +66,7 @@ def create_app() -> App:
     sharing.install(app)
     problems.install(app)
     access.install(app)
+    query.install(app)
     rates.install(app)
     for resource in (tasks, events, webhooks, usage, engines, cache, dead_letters, health, documentation):
         app.register_api(resource.blueprint)

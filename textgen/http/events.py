@@ -22,7 +22,7 @@ blueprint = APIBlueprint("events", __name__, url_prefix="/v1/tasks", abp_tags=[{
     responses={
         200: STREAM_RESPONSE,
         204: {"description": "Nothing comes behind the event `end`: do not come back."},
-        **problem_responses(404, 422, 503),
+        **problem_responses(404, 422, 429, 503),
     },
 )
 def follow(path: TaskPath, query: EventQuery, header: EventHeaders) -> Response:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 from flask import Response, jsonify
 from flask_openapi.blueprint import APIBlueprint
 
@@ -14,7 +17,31 @@ blueprint = APIBlueprint("health", __name__, abp_tags=[{"name": "health"}])
 
 #: Seconds after which asking again is worth while.
 RETRY_AFTER_S = 5
+#: Seconds for which what was found serves all who ask.
+FRESH_S = 1.0
 
+
+class Findings:
+    """What is wrong with each part, as it was found lately: nobody needs a key to ask.
+
+    Looking connects to the broker anew, so it is done once at a time and not for each who asks.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._parts: dict[str, str | None] = {}
+        self._until = float("-inf")
+
+    def parts(self) -> dict[str, str | None]:
+        """Part → what is wrong with it, or None."""
+        with self._lock:
+            if time.monotonic() >= self._until:
+                self._parts = client.health()
+                self._until = time.monotonic() + FRESH_S
+            return self._parts
+
+
+findings = Findings()
 
 blueprint.components_schemas.update(components(Alive, Ready))
 
@@ -38,7 +65,7 @@ def alive(query: NoParameters) -> Response:
 )
 def ready(query: NoParameters) -> Response:
     """Say whether broker, store and at least one worker are there."""
-    parts = client.health()
+    parts = findings.parts()
     down = [name for name, reason in parts.items() if reason is not None]
     if down:
         detail = f"Not ready: {', '.join(down)} down."

@@ -33,6 +33,7 @@ from textgen.errors import (
     Unavailable,
     UnknownTask,
 )
+from textgen.http.held import OPEN
 from textgen.requests import field_errors
 
 log = structlog.get_logger(__name__)
@@ -122,7 +123,7 @@ def _on_in_flight(exc: SubmitInFlight) -> Response:
 
 def _on_limit(exc: LimitExceeded) -> Response:
     status, kind = next(answer for error, answer in LIMITS.items() if isinstance(exc, error))
-    detail = f"Nothing was queued: {exc}."
+    detail = f"Too many requests: {exc}." if exc.limit == OPEN else f"Nothing was queued: {exc}."
     return problem(status, detail, kind, {"Retry-After": str(exc.retry_after_s)}, limit=exc.limit)
 
 

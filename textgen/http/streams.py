@@ -12,6 +12,7 @@ from flask import Response, request
 
 from textgen import client
 from textgen.errors import StoreUnavailable, TaskFinished, Unavailable, UnknownTask
+from textgen.http import held
 from textgen.lifecycle import Event, Record, Status
 
 log = structlog.get_logger(__name__)
@@ -42,13 +43,16 @@ def respond(task_id: str, form: Form, after: str | None, cancel: bool, owner: st
 
     Raises:
         UnknownTask: There is none with this id, or it is somebody else's.
+        LimitExceeded: The owner has too many requests open.
         StoreUnavailable: Redis did not answer.
     """
     following = client.stream(task_id, after, owner)
+    give_back = held.take(owner)
     steps: Iterator[str] = iter(())
     if request.method != "HEAD":
         steps = _watched(following, task_id, form, cancel, request.environ.get("textgen.peer"))
     answer = Response(steps)
+    answer.call_on_close(give_back)
     answer.content_type = TYPES[form]
     answer.headers["Cache-Control"] = "no-store, no-transform"
     answer.headers["X-Accel-Buffering"] = "no"  # nginx would hold the text back

@@ -10,8 +10,8 @@ from structlog.contextvars import bind_contextvars
 from werkzeug.exceptions import BadRequest
 
 from textgen import client, idempotency
-from textgen.errors import StoreUnavailable, UnknownTask
-from textgen.http import preferences, streams
+from textgen.errors import LimitExceeded, StoreUnavailable, UnknownTask
+from textgen.http import held, preferences, streams
 from textgen.http.access import caller, owner
 from textgen.http.body import read_object
 from textgen.http.operations import (
@@ -63,7 +63,7 @@ def submit(query: SubmitQuery, header: SubmitHeaders) -> Response:
         record, is_replay = idempotency.submit(asked, _checked_key(key), caller())
     # The task is accepted from here on, whatever becomes of the stream or the wait.
     answer = _answer(record, 202, with_outlook=False)  # a repeated submit is answered alike
-    with suppress(StoreUnavailable, UnknownTask):
+    with suppress(LimitExceeded, StoreUnavailable, UnknownTask):
         if form := query.stream or _accepted_form():
             answer = streams.respond(record.task_id, form, None, query.cancel_on_disconnect, owner())
         elif (wait_s := preferences.wait_s(header.prefer)) is not None:
@@ -79,13 +79,13 @@ def submit(query: SubmitQuery, header: SubmitHeaders) -> Response:
     operation_id="readTask",
     responses={
         200: record_response("The task as it is.", Status.COMPLETED),
-        **problem_responses(404, 422, 503),
+        **problem_responses(404, 422, 429, 503),
     },
 )
 def read(path: TaskPath, query: WaitQuery) -> Response:
     """Read a task; with `wait_s`, as soon as it has ended or the time is up."""
     if query.wait_s:
-        return _answer(client.wait(path.task_id, query.wait_s, owner()))
+        return _answer(_wait(path.task_id, query.wait_s))
     return _answer(client.get(path.task_id, owner()))
 
 
@@ -110,10 +110,18 @@ def _accepted_form() -> streams.Form | None:
 
 def _answer_in_time(record: Record, wait_s: int) -> Response:
     """Answer an accepted submit once its task has ended, or `wait_s` seconds are over."""
-    record = client.wait(record.task_id, wait_s) if wait_s else record
+    record = _wait(record.task_id, wait_s) if wait_s else record
     answer = _answer(record, 200 if record.status.is_terminal else 202)
     answer.headers["Preference-Applied"] = f"wait={wait_s}"
     return answer
+
+
+def _wait(task_id: str, wait_s: float) -> Record:
+    give_back = held.take(owner())
+    try:
+        return client.wait(task_id, wait_s, owner())
+    finally:
+        give_back()
 
 
 def _checked_key(key: str) -> str:

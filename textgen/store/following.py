@@ -33,20 +33,26 @@ class Following:
         task_id: Which task.
         after: Id of the event behind which to begin; None for the beginning. Where the log holds
             nothing so late, because Redis lost it, a `reset` comes first, then all there is.
+        owner: Whose it must be; None: anybody's.
         heartbeat_s: Seconds.
 
     Raises:
         InvalidRequest: `after` is not an event's id.
-        UnknownTask: There is no such task.
+        UnknownTask: There is no such task, or it is somebody else's.
         StoreUnavailable: Redis does not answer.
     """
 
     def __init__(
-        self, store: Store, task_id: str, after: str | None = None, heartbeat_s: float = HEARTBEAT_S
+        self,
+        store: Store,
+        task_id: str,
+        after: str | None = None,
+        owner: str | None = None,
+        heartbeat_s: float = HEARTBEAT_S,
     ) -> None:
         if after is not None and not POSITION.fullmatch(after):
             raise InvalidRequest.of({"field": "after", "reason": "is not the id of an event"})
-        self._store, self._task_id, self._after = store, task_id, after
+        self._store, self._task_id, self._after, self._owner = store, task_id, after, owner
         self._heartbeat_s = heartbeat_s
         self._listener: Listener | None = None
         self._is_stopped = False
@@ -113,7 +119,7 @@ class Following:
         # in line with the other followers, and not for all of the process's connections
         with subscriber(self._store).reads:
             record = self._store.get(self._task_id)
-        if record is None:
+        if record is None or self._owner not in (None, record.owner):
             raise UnknownTask(f"task {self._task_id} does not exist, or its record has expired")
         return record
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from textgen.prices import NANO
 from textgen.store import keys
@@ -33,6 +33,19 @@ class Used:
             "completion_tokens": self.completion_tokens,
             "cost_usd": None if self.nano is None else self.nano / NANO,
         }
+
+    @classmethod
+    def from_dict(cls, shown: dict[str, Any]) -> Self:
+        """The row that `as_dict` shows so."""
+        cost = shown["cost_usd"]
+        return cls(
+            shown["day"],
+            shown["key"] or "",
+            shown["requests"],
+            shown["prompt_tokens"],
+            shown["completion_tokens"],
+            None if cost is None else round(cost * NANO),
+        )
 
 
 def used(store: Store, owner: str, days: list[str]) -> list[Used]:

@@ -104,7 +104,7 @@ def admit(
         record: The task.
         caller: On whose behalf.
         reserved: What it may use at the most.
-        each: The limits of the caller's key.
+        each: The limits of the caller's key, which it shares with those that it replaced.
         everybody: Those of all together.
         share: Tasks of one owner in a lane at once; 0: any number, and this one is not counted.
     """
@@ -122,6 +122,7 @@ def admit(
         int(SUBMITTED_S * 1000),
         *_numbers(each),
         *_numbers(everybody),
+        caller.line or caller.key_id,
     )
     if word == "refused":
         limit, scope, wait_ms, *rates = rest

@@ -202,7 +202,11 @@ def subscriber(store: Store) -> Subscriber:
 
 
 def wait_until_terminal(
-    store: Store, task_id: str, timeout_s: float | None, must_exist: bool = True
+    store: Store,
+    task_id: str,
+    timeout_s: float | None,
+    must_exist: bool = True,
+    owner: str | None = None,
 ) -> Record | None:
     """Wait for a task to become terminal.
 
@@ -211,16 +215,19 @@ def wait_until_terminal(
         task_id: Which task.
         timeout_s: Seconds to wait at the most; None for as long as it takes.
         must_exist: Whether an unknown task is an error; else it is waited for.
+        owner: Whose it must be; None: anybody's.
 
     Returns:
         The record as it stands when the task is terminal or time is up.
 
     Raises:
-        UnknownTask: There is no record, and `must_exist`.
+        UnknownTask: There is no record, and `must_exist`; or it is somebody else's.
     """
     reads = subscriber(store).reads
     with reads:
         record = store.get(task_id)
+    if record is not None and owner not in (None, record.owner):
+        raise UnknownTask(f"task {task_id} does not exist, or its record has expired")
     if record is not None and record.status.is_terminal:
         return record
     if record is None and must_exist:

@@ -8,25 +8,18 @@ once more.
 from __future__ import annotations
 
 import ipaddress
-import queue
 import re
-import socket
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import urlsplit
 
 from textgen.errors import AddressRefused, InvalidRequest
 from textgen.settings import Settings
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+from textgen.webhooks.lookup import Address, Unresolved, resolve
 
 #: Characters of a URL.
 MAX_URL_CHARS = 2048
-#: Seconds that looking a name up may take.
-LOOKUP_S = 3.0
 PORTS = {"https": 443, "http": 80}
 _HOST = re.compile(r"(?!-)[A-Za-z0-9._-]{1,253}")
 #: Printable ASCII without what parsers of URLs disagree about.
@@ -63,18 +56,6 @@ class Endpoint:
         """The value of the Host header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
-
-
-class Unresolved(Exception):
-    """A name leads nowhere.
-
-    Attributes:
-        is_temporary: Whether asking again may help.
-    """
-
-    def __init__(self, is_temporary: bool) -> None:
-        super().__init__("the host cannot be resolved")
-        self.is_temporary = is_temporary
 
 
 def parse(url: str) -> Endpoint:
@@ -147,35 +128,6 @@ def is_public(address: Address) -> bool:
             return False
     is_special = any(address.version == net.version and address in net for net in SPECIAL)
     return address.is_global and not address.is_multicast and not is_special
-
-
-def resolve(host: str, port: int, timeout_s: float = LOOKUP_S) -> list[Address]:
-    """Look a name up, bounded in time; an address in any notation that the system knows is one.
-
-    Raises:
-        Unresolved: It leads nowhere.
-    """
-    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
-
-    def look_up() -> None:
-        try:
-            answers.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        except (OSError, UnicodeError) as exc:
-            answers.put(exc)
-
-    threading.Thread(target=look_up, name="lookup", daemon=True).start()
-    try:
-        found = answers.get(timeout=timeout_s)
-    except queue.Empty:
-        raise Unresolved(is_temporary=True) from None
-    if isinstance(found, Exception):
-        raise Unresolved(getattr(found, "errno", None) == socket.EAI_AGAIN) from found
-    return [_unwrapped(ipaddress.ip_address(text)) for text in dict.fromkeys(entry[4][0] for entry in found)]
-
-
-def _unwrapped(address: Address) -> Address:
-    """The IPv4 address that an IPv6 address only wraps, which is the one connected to."""
-    return getattr(address, "ipv4_mapped", None) or address
 
 
 class Guard:

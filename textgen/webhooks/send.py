@@ -19,7 +19,8 @@ import httpx
 
 from textgen import __version__
 from textgen.errors import AddressRefused
-from textgen.webhooks.guard import Address, Endpoint, Guard, Unresolved, parse
+from textgen.webhooks.guard import Endpoint, Guard, parse
+from textgen.webhooks.lookup import Address, Unresolved
 
 #: Seconds that connecting to one address may take.
 CONNECT_S = 5.0

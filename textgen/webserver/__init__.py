@@ -11,3 +11,5 @@ worker_connections = 2000
 #: Seconds that open requests get at a stop. Streams end at once, and are resumed elsewhere.
 graceful_timeout = 10
 control_socket_disable = True
+#: Headers that a proxy could set, and so could whoever a proxy lets pass them: none.
+forwarder_headers = ""

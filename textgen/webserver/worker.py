@@ -9,11 +9,13 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
+import gevent
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.ggevent import GeventWorker
 
 from textgen import exposure
 from textgen.errors import ConfigurationError
+from textgen.logs import outline
 from textgen.settings import get_settings
 from textgen.webserver import refusals
 from textgen.webserver.peer import Peer
@@ -21,6 +23,8 @@ from textgen.webserver.timed import TimedBody
 
 #: Seconds that a client may take to make room for what is sent, before it is given up.
 SEND_S = 15.0
+#: Threads that gevent looks names up with: more than webhooks take at once (`textgen.webhooks.lookup`).
+LOOKUP_THREADS = 48
 #: Files that a process has open beside its clients' connections.
 OTHER_FILES = 256
 
@@ -40,6 +44,7 @@ class Worker(GeventWorker):
         except ConfigurationError as exc:
             self.log.critical("%s", exc)
             sys.exit(Arbiter.APP_LOAD_ERROR)
+        gevent.get_hub().threadpool.maxsize = LOOKUP_THREADS
         super().load_wsgi()
         app: Any = self.wsgi  # type: ignore[has-type]  # gunicorn's own
 
@@ -73,7 +78,7 @@ class Worker(GeventWorker):
         """Answer a request that did not reach the app. What it said is in no answer and no log."""
         status = refusals.status_of(exc)
         if status is HTTPStatus.INTERNAL_SERVER_ERROR:
-            self.log.exception("a request failed")
+            self.log.error("a request failed: %s", outline(exc))
         else:
             self.log.warning("refused a request: %s", type(exc).__name__)
         with suppress(OSError):

@@ -2,11 +2,12 @@
 -- ARGV: id, owner, key, queue, rank in the waiting list, tokens and nanodollars to reserve, tasks of a
 --       queue that may be in its lane (0: any number, not counted), milliseconds until the janitor
 --       looks; then for the key and for everybody: requests and tokens per minute, tasks,
---       tokens per day and month, nanodollars per day and month (0: no such limit)
+--       tokens per day and month, nanodollars per day and month (0: no such limit); at last the key
+--       under whose name all is counted but the ledger
 -- Returns: {'admitted', now, place, rates…} {'already', now}
 --          {'refused', now, which, scope (1: the key, 2: everybody), ms to wait, rates…}
 -- Rates are of the key: limit, remaining, ms until it is whole again; for requests, then for tokens.
-local id, owner, key, queue, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4], now_ms()
+local id, owner, key, queue, line, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[24], now_ms()
 local tokens, nano, share = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 if redis.call('HEXISTS', HELD, id) == 1 then return { 'already', integer(now) } end
 local day, month = string.sub(iso(now), 1, 10), string.sub(iso(now), 1, 7)
@@ -38,7 +39,7 @@ local function refuse(which, scope, wait)
 end
 
 local steps = {}
-for scope, name in ipairs(scopes_of(owner, key)) do
+for scope, name in ipairs(scopes_of(owner, line)) do
   local limits = {}
   for i = 1, 7 do limits[i] = tonumber(ARGV[9 + (scope - 1) * 7 + i]) end
   local has = redis.call('HMGET', name, 'requests', 'rate', 'tasks', 'tokens', 'nano')
@@ -86,7 +87,7 @@ end
 if refused then return with_rates() end
 
 for _, one in ipairs(taken) do redis.call('HSET', one[1], one[2], string.format('%.3f', one[3])) end
-for _, name in ipairs(scopes_of(owner, key)) do
+for _, name in ipairs(scopes_of(owner, line)) do
   redis.call('HINCRBY', name, 'tasks', 1)
   redis.call('HINCRBY', name, 'tokens', integer(tokens))
   redis.call('HINCRBY', name, 'nano', integer(nano))
@@ -108,7 +109,7 @@ if share > 0 then
   redis.call('PEXPIRE', LANES, HELD_MS)
 end
 redis.call('HSET', HELD, id, pack({ answer[3], owner, key, queue, integer(tokens), integer(nano),
-  steps[1], steps[2], steps[3], steps[4], integer(now) }))
+  steps[1], steps[2], steps[3], steps[4], integer(now), line }))
 redis.call('ZADD', DUE, integer(now + tonumber(ARGV[9])), id)
 redis.call('PEXPIRE', HELD, HELD_MS)
 redis.call('PEXPIRE', DUE, HELD_MS)

@@ -8,7 +8,7 @@ local text = redis.call('HGET', HELD, id)
 redis.call('ZREM', DUE, id)
 if not text then return { 'nothing', integer(now) } end
 redis.call('HDEL', HELD, id)
-local place, owner, key, queue, tokens, nano, r1, t1, r2, t2 = unpack(unpack_held(text))
+local place, owner, key, queue, tokens, nano, r1, t1, r2, t2, _, line = unpack(unpack_held(text))
 local prompt, completion = tonumber(ARGV[3]), tonumber(ARGV[4])
 local day = string.sub(iso(now), 1, 10)
 
@@ -19,7 +19,7 @@ local function give_back(name, field, ms)
   end
 end
 
-for scope, name in ipairs(scopes_of(owner, key)) do
+for scope, name in ipairs(scopes_of(owner, line or key)) do
   local request_ms, token_ms = tonumber(scope == 1 and r1 or r2), tonumber(scope == 1 and t1 or t2)
   if redis.call('EXISTS', name) == 1 then
     redis.call('HINCRBY', name, 'tasks', -1)

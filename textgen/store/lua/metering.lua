@@ -14,8 +14,8 @@ local function number(text)
 end
 
 -- What is held for a task: its place ('lane', 'waiting' or 'free'), owner, key, queue, tokens and
--- nanodollars reserved, milliseconds per request and token in the key's and everybody's rates, and the
--- time in milliseconds at which it was let in.
+-- nanodollars reserved, milliseconds per request and token in the key's and everybody's rates, the time
+-- in milliseconds at which it was let in, and the key under whose name it counts.
 local function pack(fields)
   return table.concat(fields, '|') .. '|'
 end
@@ -26,9 +26,10 @@ local function unpack_held(text)
   return fields
 end
 
--- The scopes that a task counts in: its key's (or that of its owner without a key), and everybody's.
-local function scopes_of(owner, key)
-  return { SCOPES .. owner .. '/' .. key, SCOPES .. '*' }
+-- The scopes that a task counts in: that of its key and of those that replaced one another with it (or of
+-- its owner without a key), and everybody's.
+local function scopes_of(owner, line)
+  return { SCOPES .. owner .. '/' .. line, SCOPES .. '*' }
 end
 
 -- Lets tasks of a waiting list into their lane while there is room, in the order given.
