@@ -343,6 +343,7 @@ def test_a_second_message_of_the_leader_takes_no_lead_away(env: Environment) -> 
     assert waits.role == Role.FOLLOW
 
 
+@on_both
 def test_a_chain_behind_a_follower_goes_on(
     env: Environment, start_worker: Callable[..., WorkerProcess]
 ) -> None:
