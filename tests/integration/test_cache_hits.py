@@ -157,10 +157,10 @@ def test_a_hit_does_not_wait_for_its_owner_s_share(
     monkeypatch.setenv("TEXTGEN_OWNER_SHARE", "1")
     get_settings.cache_clear()
     others = [submit(prompt=prompt) for prompt in ("in the lane", "waits")]
-    check(submit(), first)
+    assert (submit().status, submit().result) == (Status.COMPLETED, first.result)
     start_worker(env | {"TEXTGEN_OWNER_SHARE": "1"}).wait_ready()
     assert {ended(record).status for record in others} == {Status.COMPLETED}
-    assert held() == 0
+    wait_until(lambda: not held(), 10, "all is settled")
 
 
 @pytest.mark.parametrize("more", [{"cache": False}, {"seed": 1}, {"temperature": 0.5}, {"prompt": "four"}])

@@ -137,11 +137,11 @@ def test_fifty_equal_requests_at_once_are_generated_once_and_all_stream_it(
 ) -> None:
     web = start_web(env)
     for _ in range(2):
-        start_worker(env, pool, 4).wait_ready()
+        start_worker(env | {"TEXTGEN_LEASE_S": "8"}, pool, 4).wait_ready()
     body = PROMPT | {"metadata": {"mock": STEADY}}
 
     def ask(_: int) -> tuple[dict[str, Any], str, int]:
-        with httpx.stream("POST", f"{web.url}/v1/tasks?stream=sse", json=body, timeout=60) as answer:
+        with httpx.stream("POST", f"{web.url}/v1/tasks?stream=sse", json=body, timeout=120) as answer:
             told = list(events_of(answer))
         text, chunks = "", 0
         for event in told:
@@ -343,6 +343,7 @@ def test_a_second_message_of_the_leader_takes_no_lead_away(env: Environment) -> 
     assert waits.role == Role.FOLLOW
 
 
+@on_both
 def test_a_chain_behind_a_follower_goes_on(
     env: Environment, start_worker: Callable[..., WorkerProcess]
 ) -> None:

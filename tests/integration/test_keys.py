@@ -142,18 +142,6 @@ def test_a_foreign_task_is_answered_like_an_unknown_one(
     assert ann.get(f"/v1/tasks/{task_id}").json() == before
 
 
-def test_an_owner_s_cached_texts_are_apart(secret_task: tuple[str, httpx.Client], bob: httpx.Client) -> None:
-    _, ann = secret_task
-    asked, wait = {"prompt": "Hello", "engine": "mock", "seed": 1}, {"Prefer": "wait=20"}
-
-    def is_cached(one: httpx.Client) -> bool:
-        return bool(one.post("/v1/tasks", json=asked, headers=wait).json()["cached"])
-
-    assert [is_cached(one) for one in (ann, bob, ann, bob)] == [False, False, True, True]
-    assert bob.delete("/v1/cache").json() == {"cleared": 1}
-    assert [is_cached(one) for one in (ann, bob)] == [True, False]
-
-
 def test_only_an_admin_clears_a_cache_that_all_share(
     server: Server, module_start_web: Callable[..., Any]
 ) -> None:
@@ -177,6 +165,18 @@ def test_an_owner_s_idempotency_keys_and_usage_are_apart(
         20,
         "Bob's one task is counted, and nobody else's",
     )
+
+
+def test_an_owner_s_cached_texts_are_apart(secret_task: tuple[str, httpx.Client], bob: httpx.Client) -> None:
+    _, ann = secret_task
+    asked, wait = {"prompt": "Hello", "engine": "mock", "seed": 1}, {"Prefer": "wait=20"}
+
+    def is_cached(one: httpx.Client) -> bool:
+        return bool(one.post("/v1/tasks", json=asked, headers=wait).json()["cached"])
+
+    assert [is_cached(one) for one in (ann, bob, ann, bob)] == [False, False, True, True]
+    assert bob.delete("/v1/cache").json() == {"cleared": 1}
+    assert [is_cached(one) for one in (ann, bob)] == [True, False]
 
 
 @pytest.mark.parametrize(
