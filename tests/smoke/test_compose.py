@@ -307,7 +307,7 @@ def test_the_services_generate_together(
 
 def test_a_worker_for_providers_consumes_the_shared_lanes(running: Mapping[str, LocalService]) -> None:
     remote = running["remote"]
-    remote.env["TEXTGEN_ENGINE_LANES"] = "local"
+    remote.process.env["TEXTGEN_ENGINE_LANES"] = "local"
     running["worker"].process.stop(40)  # on one machine both have one name
     with ExitStack() as stack:
         remote.start(stack)
