@@ -120,6 +120,7 @@ class GenerateTask(Task):
             "link": link,
             "link_error": link_error,
             "shadow": shadow,
+            "producer": producer,
             **self._lineage(options),
         }
         self.accept(request, task_id, options)
@@ -145,7 +146,7 @@ class GenerateTask(Task):
         Args:
             request: What is asked for.
             task_id: The task's id.
-            options: Celery's options, as `apply_async` takes them, and `caller` (or only its `owner`)
+            options: Celery's options, as `apply_async` takes them, `caller` (or only its `owner`)
                 and `replay_of`.
 
         Returns:
@@ -181,16 +182,16 @@ class GenerateTask(Task):
             raise DuplicateTask(f"task id {task_id} was used before for another request")
         is_waiting = admission.place == "waiting" and meter.is_waiting(store, record)
         if submitted.terms and not is_waiting:
-            self._first_send(submitted.record, submitted.terms, delay_s)
+            self._first_send(submitted.record, submitted.terms, delay_s, options.get("producer"))
         return submitted
 
-    def _first_send(self, record: Record, terms: Terms, delay_s: float) -> None:
+    def _first_send(self, record: Record, terms: Terms, delay_s: float, producer: Any) -> None:
         """Publish a task that was just recorded; take it back if the broker does not confirm.
 
         If it runs in spite of that, the broker has it after all, and the submit has succeeded.
         """
         try:
-            self.send(record, terms, delay_s)
+            self.send(record, terms, delay_s, producer)
         except (BrokerUnavailable, StoreUnavailable):
             try:
                 is_refused = _take_back(record.task_id)
@@ -200,7 +201,7 @@ class GenerateTask(Task):
             if is_refused:
                 raise
 
-    def send(self, record: Record, terms: Terms, delay_s: float = 0.0) -> None:
+    def send(self, record: Record, terms: Terms, delay_s: float = 0.0, producer: Any = None) -> None:
         """Publish the message of a recorded task, or leave it to the outbox until it is due.
 
         Its outbox entry must stand already: it is removed once the broker has confirmed. Where that
@@ -216,7 +217,7 @@ class GenerateTask(Task):
             return
         lane = settings.bulk_queue if record.lane == "bulk" else settings.queue
         route = queues.wait_route(settings, delay_s) if delay_s > 0 else queues.lane_route(settings, lane)
-        self._publish(record, terms, {**route, "routing_key": lane}, {})
+        self._publish(record, terms, {**route, "routing_key": lane}, {}, producer)
         try:
             store.unschedule(record.task_id)
         except StoreUnavailable as exc:
@@ -239,15 +240,22 @@ class GenerateTask(Task):
         headers = {messages.REASON: reason, messages.ORIGIN: lane, messages.ATTEMPTS: attempts}
         self._publish(record, terms, {**queues.dead_route(settings), "routing_key": lane}, headers)
 
-    def _publish(self, record: Record, terms: Terms, route: dict[str, Any], headers: dict[str, Any]) -> None:
+    def _publish(
+        self,
+        record: Record,
+        terms: Terms,
+        route: dict[str, Any],
+        headers: dict[str, Any],
+        producer: Any = None,
+    ) -> None:
         """Publish a task's message once, confirmed and bounded in time."""
         settings = get_settings()
-        with broker.producer(self.app, settings) as producer:
+        with broker.producer(self.app, settings, producer) as lent:
             super().apply_async(
                 (),
                 messages.kwargs_of(record, terms),
                 task_id=record.task_id,
-                producer=producer,
+                producer=lent,
                 **read_envelope(terms.envelope),
                 **route,
                 priority=broker.transport_priority(settings, record.priority),
