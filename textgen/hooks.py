@@ -20,6 +20,7 @@ from textgen import broker, messages, outcomes, queues, settlement
 from textgen.admission import admit
 from textgen.caller import Caller
 from textgen.errors import BrokerUnavailable, DuplicateTask, InvalidRequest, StoreUnavailable
+from textgen.groups import Groups
 from textgen.lifecycle import Record, is_task_id, new_task_id
 from textgen.options import due_s, read_envelope, with_options
 from textgen.requests import GenerationRequest
@@ -42,6 +43,18 @@ def _take_back(task_id: str) -> bool:
 
 
 _withdrawals = Withdrawals(_take_back)
+
+
+def _give_up(task_id: str) -> None:
+    """Take back a member of a group that broke off; one that has begun to run is cancelled."""
+    try:
+        if not _take_back(task_id):
+            outcomes.cancel(open_store(), task_id)
+    except StoreUnavailable:
+        _withdrawals.add(task_id)
+
+
+_groups = Groups(_give_up)
 
 #: What Flower, `inspect` and logs show instead of arguments.
 HIDDEN = "<hidden>"
@@ -101,7 +114,8 @@ class GenerateTask(Task):
         """Submit a task.
 
         Takes what Celery's `Task.apply_async` takes. `countdown` and `eta` become a wait in the
-        delay queues or the outbox, `expires` a deadline, `queue` must be one of the two lanes.
+        delay queues or the outbox, `expires` a deadline, `queue` must be one of the two lanes. Of a
+        group whose submit breaks off at a member, those before it are taken back, or cancelled.
 
         Raises:
             InvalidRequest: The arguments are not a request, or the id is not a lower-case UUID4.
@@ -123,7 +137,8 @@ class GenerateTask(Task):
             "producer": producer,
             **self._lineage(options),
         }
-        self.accept(request, task_id, options)
+        with _groups.member(options.get("group_id"), task_id):
+            self.accept(request, task_id, options)
         result = self.AsyncResult(task_id)
         if options.get("add_to_parent", True) and self.app.current_worker_task:
             self.app.current_worker_task.add_trail(result)
