@@ -243,6 +243,8 @@ class _Attempt:
             return self._write()
         except (StoreUnavailable, HandBack):
             raise
+        except SystemExit as exc:
+            return self._exited(exc)
         except Exception as exc:  # noqa: BLE001 - the one place where any failure of an attempt is recorded
             log.error("engine broke", task_id=self.record.task_id, where=outline(exc))
             return self._fail(Failure("EngineBug", f"the engine broke with {type(exc).__name__}"))
@@ -388,6 +390,16 @@ class _Attempt:
         if moved.outcome is Moved.OK and moved.record:
             return Parked(moved.record, self.terms, wait_s, is_retry=True)
         return self._stopped()
+
+    def _exited(self, exc: SystemExit) -> Parked | Ended:
+        """Let an engine end a pool's child process, whose parent takes note; no other is its to end.
+
+        Celery's other pools would lose the slot, and never acknowledge the message. Celery ends its
+        workers by subclasses of SystemExit, which are let through.
+        """
+        if self.worker.heartbeat.abandon or type(exc) is not SystemExit:
+            raise exc
+        return self._go_on(TransientEngineError("the engine asked for the end of its process"))
 
     def _settle(self, ended: Record, is_dead: bool = False) -> Ended:
         moved = persist(lambda: self._finish(ended, is_dead))

@@ -31,10 +31,8 @@ from textgen.celery import app
 from textgen.errors import ConfigurationError, EngineError, EngineUnusable, StoreForbidden, StoreUnavailable
 from textgen.hooks import GenerateRequest
 from textgen.janitor import Janitor, Rounds
-from textgen.lifecycle import Status
 from textgen.settings import get_settings
 from textgen.store import open_safe_store, open_store, schedules
-from textgen.store.answers import Moved
 
 log = structlog.get_logger(__name__)
 
@@ -200,36 +198,10 @@ def _hand_back() -> None:
     while time.monotonic() < give_up:
         for request in list(worker_state.active_requests):
             if isinstance(request, GenerateRequest):
-                _hand_back_one(request)
+                request.hand_back()
         time.sleep(0.5)
     log.error("stopping without attempts that do not stop", tasks=len(worker_state.active_requests))
     os._exit(1)
-
-
-def _hand_back_one(request: GenerateRequest) -> None:
-    try:
-        hand_back(request.id, request.token)
-    except StoreUnavailable as exc:
-        log.warning("attempt not handed back: its lease will lapse", task_id=request.id, reason=str(exc))
-
-
-def hand_back(task_id: str, token: str) -> bool:
-    """Give up an attempt without counting a failure: PENDING, published again at once.
-
-    The attempt finds itself fenced at its next chunk.
-
-    Returns:
-        Whether it was this attempt's to give up.
-    """
-    store = open_store()
-    record = store.get(task_id)
-    if record is None or record.status is not Status.PROCESSING:
-        return False
-    moved = store.move(record.but(status=Status.PENDING), token=token, reason="worker_stopping")
-    if moved.outcome is Moved.OK:
-        store.schedule(task_id, 0.0)
-        log.info("attempt handed back", task_id=task_id)
-    return moved.outcome is Moved.OK
 
 
 @signals.setup_logging.connect

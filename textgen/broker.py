@@ -17,7 +17,7 @@ from textgen.settings import Settings
 
 if TYPE_CHECKING:
     from celery import Celery
-    from kombu import Producer
+    from kombu import Connection, Producer
 
 #: What may be wrong with a broker when it is spoken to, RabbitMQ or Redis.
 ERRORS = (KombuError, AMQPError, RedisError, OSError)
@@ -69,41 +69,58 @@ def transport_priority(settings: Settings, priority: int) -> int:
 
 
 @contextmanager
-def producer(app: Celery, settings: Settings) -> Iterator[Producer]:
+def producer(app: Celery, settings: Settings, given: Producer | None = None) -> Iterator[Producer]:
     """Lend a producer for one publish, bounded in time.
 
     After any error its connection is thrown away: what it still holds cannot be trusted.
 
+    Args:
+        app: Whose broker.
+        settings: The settings.
+        given: One that the caller holds already, as a group does while it submits its members. Its
+            connection is used, if it is one of ours: a second one for each might never come.
+
     Raises:
-        BrokerUnavailable: No producer was free in time, or publishing failed.
+        BrokerUnavailable: No connection was free in time, or publishing failed.
     """
+    held = given.__connection__ if given is not None and _is_ours(given, settings) else None
     try:
-        lent = _acquire(app, settings)
+        connection = _renewed(held) if held is not None else _acquire(app, settings)
     except ERRORS as exc:
         raise BrokerUnavailable(f"the broker cannot be reached: {_reason(exc)}") from exc
     try:
-        yield lent
+        yield app.amqp.Producer(connection)
     except ERRORS as exc:
-        _discard(lent)
+        _discard(connection)
         raise BrokerUnavailable(f"the broker did not take the message: {_reason(exc)}") from exc
     finally:
-        lent.release()
+        if held is None:
+            connection.release()
 
 
-def _acquire(app: Celery, settings: Settings) -> Producer:
-    """Take a producer from the pool, passing over those whose connection the broker has closed."""
-    while True:
-        lent = app.producer_pool.acquire(block=True, timeout=settings.publish_timeout_s)
-        if not _is_closed(lent):
-            return lent
-        _discard(lent)
-        lent.release()
+def _is_ours(given: Producer, settings: Settings) -> bool:
+    """Whether a producer's connection is bounded in time and confirms, as all of ours."""
+    options = given.__connection__.transport_options
+    return all(options.get(name) == value for name, value in transport_options(settings).items())
 
 
-def _is_closed(lent: Producer) -> bool:
+def _acquire(app: Celery, settings: Settings) -> Connection:
+    """Take a connection from the pool, which connects anew if the broker has closed it.
+
+    Not a producer: the pool of those waits for a connection without any bound.
+    """
+    return _renewed(app.pool.acquire(block=True, timeout=settings.publish_timeout_s))
+
+
+def _renewed(connection: Connection) -> Connection:
+    if _is_closed(connection):
+        _discard(connection)
+    return connection
+
+
+def _is_closed(connection: Connection) -> bool:
     """Whether the far end of an idle connection is gone. Nothing is sent to find out."""
-    connection = lent.__connection__
-    sock = _socket(lent)
+    sock = _socket(connection)
     if sock is None:
         return False
     poll = select.poll()
@@ -118,19 +135,18 @@ def _is_closed(lent: Producer) -> bool:
     return False
 
 
-def _socket(lent: Producer) -> Any:
+def _socket(connection: Connection) -> Any:
     """The socket to RabbitMQ, or None where there is none yet, or no RabbitMQ."""
-    connection = getattr(lent.__connection__, "_connection", None)
     # not `transport`, which connects again where there is none
-    return getattr(getattr(connection, "_transport", None), "sock", None)
+    return getattr(getattr(connection._connection, "_transport", None), "sock", None)
 
 
-def _discard(lent: Producer) -> None:
-    """Cut the producer's connection without asking the broker, which may hang."""
-    sock = _socket(lent)
+def _discard(connection: Connection) -> None:
+    """Cut a connection without asking the broker, which may hang."""
+    sock = _socket(connection)
     if sock is not None:
         sock.close()
-    lent.__connection__.collect()
+    connection.collect()
 
 
 def forbidden(exc: AccessRefused) -> str:

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import atexit
+import threading
 import uuid
 from dataclasses import replace
 from typing import Any
@@ -21,6 +23,7 @@ from textgen import broker, caching, lanes, messages, outcomes, queues, settleme
 from textgen.admission import admit
 from textgen.caller import Caller
 from textgen.errors import BrokerUnavailable, DuplicateTask, InvalidRequest, StoreUnavailable
+from textgen.groups import Groups
 from textgen.lifecycle import Record, is_task_id, new_task_id
 from textgen.options import due_s, read_envelope, with_options
 from textgen.requests import GenerationRequest
@@ -45,8 +48,22 @@ def _take_back(task_id: str) -> bool:
 
 _withdrawals = Withdrawals(_take_back)
 
+
+def _give_up(task_id: str) -> None:
+    """Take back a member of a group that broke off; one that has begun to run is cancelled."""
+    try:
+        if not _take_back(task_id):
+            outcomes.cancel(open_store(), task_id)
+    except StoreUnavailable:
+        _withdrawals.add(task_id)
+
+
+_groups = Groups(_give_up)
+
 #: What Flower, `inspect` and logs show instead of arguments.
 HIDDEN = "<hidden>"
+#: Seconds that the end of a process waits for an attempt to be handed back.
+HAND_BACK_S = 5.0
 
 
 class GenerateRequest(Request):
@@ -57,7 +74,12 @@ class GenerateRequest(Request):
         # The token is made here, in the worker's main process, so that both this process and the
         # one that runs the attempt can speak for it.
         self._request_dict["token"] = uuid.uuid4().hex
+        # Celery's own expiry would take the task away without a word in its record, and its own limits
+        # hold in some pools only: `textgen.tasks` reads both as deadline and limit of an attempt.
+        self._expires = None
+        self.time_limits = (None, None)
         self._argsrepr = self._kwargsrepr = HIDDEN
+        self._is_cancelled = False
 
     @property
     def token(self) -> str:
@@ -67,12 +89,34 @@ class GenerateRequest(Request):
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
         """End the attempt of a child that died at once, instead of when its lease has run out."""
         lost = getattr(exc_info.exception, "exc", exc_info.exception)
-        if isinstance(lost, WorkerLostError):
+        if isinstance(lost, WorkerLostError) and not self._is_cancelled:
             try:
                 outcomes.lose(open_store(), get_settings(), self.id, self.token)
             except StoreUnavailable as exc:
                 log.warning("lost attempt not ended: its lease will lapse", task_id=self.id, reason=str(exc))
         return super().on_failure(exc_info, *args, **kwargs)
+
+    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
+        """Hand the attempt back, and end the process that runs it: a cold stop, in its signal's handler.
+
+        In a thread, because the signal may have come while a lock of the store's client was held; the end
+        of the process waits for it. Under gevent Celery's handler fails before it comes to this, and
+        the lease has to lapse.
+        """
+        self._is_cancelled = True
+        hands = threading.Thread(target=self.hand_back, name="hand-back", daemon=True)
+        hands.start()
+        atexit.register(hands.join, HAND_BACK_S)
+        if "prefork" in type(pool).__module__:  # elsewhere the attempt finds itself fenced
+            super().cancel(pool, signal, emit_retry)
+
+    def hand_back(self) -> None:
+        """Give up the attempt because the worker stops: it counts as no failure, and another begins."""
+        try:
+            if outcomes.hand_back(open_store(), self.id, self.token):
+                log.info("attempt handed back", task_id=self.id)
+        except StoreUnavailable as exc:
+            log.warning("attempt not handed back: its lease will lapse", task_id=self.id, reason=str(exc))
 
     def info(self, safe: bool = False) -> dict[str, Any]:
         """Describe the request for `inspect` and Flower, arguments always hidden."""
@@ -103,7 +147,8 @@ class GenerateTask(Task):
         """Submit a task.
 
         Takes what Celery's `Task.apply_async` takes. `countdown` and `eta` become a wait in the
-        delay queues or the outbox, `expires` a deadline, `queue` must be a lane's.
+        delay queues or the outbox, `expires` a deadline, `queue` must be a lane's. Of a group whose
+        submit breaks off at a member, those before it are taken back, or cancelled.
 
         Raises:
             InvalidRequest: The arguments are not a request, or the id is not a lower-case UUID4.
@@ -122,9 +167,11 @@ class GenerateTask(Task):
             "link": link,
             "link_error": link_error,
             "shadow": shadow,
+            "producer": producer,
             **self._lineage(options),
         }
-        self.accept(request, task_id, options)
+        with _groups.member(options.get("group_id"), task_id):
+            self.accept(request, task_id, options)
         result = self.AsyncResult(task_id)
         if options.get("add_to_parent", True) and self.app.current_worker_task:
             self.app.current_worker_task.add_trail(result)
@@ -147,7 +194,7 @@ class GenerateTask(Task):
         Args:
             request: What is asked for.
             task_id: The task's id.
-            options: Celery's options, as `apply_async` takes them, and `caller` (or only its `owner`)
+            options: Celery's options, as `apply_async` takes them, `caller` (or only its `owner`)
                 and `replay_of`.
 
         Returns:
@@ -187,7 +234,7 @@ class GenerateTask(Task):
             return replace(submitted, record=ended)
         is_waiting = admission.place == "waiting" and meter.is_waiting(store, record)
         if submitted.terms and not is_waiting:
-            self._first_send(submitted.record, submitted.terms, delay_s)
+            self._first_send(submitted.record, submitted.terms, delay_s, options.get("producer"))
         return submitted
 
     def _serve(self, record: Record, terms: Terms, stored: Stored) -> Record | None:
@@ -204,13 +251,13 @@ class GenerateTask(Task):
         settlement.settle_now(store, get_settings(), record.task_id, self.send)
         return ended
 
-    def _first_send(self, record: Record, terms: Terms, delay_s: float) -> None:
+    def _first_send(self, record: Record, terms: Terms, delay_s: float, producer: Any) -> None:
         """Publish a task that was just recorded; take it back if the broker does not confirm.
 
         If it runs in spite of that, the broker has it after all, and the submit has succeeded.
         """
         try:
-            self.send(record, terms, delay_s)
+            self.send(record, terms, delay_s, producer)
         except (BrokerUnavailable, StoreUnavailable):
             try:
                 is_refused = _take_back(record.task_id)
@@ -220,7 +267,7 @@ class GenerateTask(Task):
             if is_refused:
                 raise
 
-    def send(self, record: Record, terms: Terms, delay_s: float = 0.0) -> None:
+    def send(self, record: Record, terms: Terms, delay_s: float = 0.0, producer: Any = None) -> None:
         """Publish the message of a recorded task, or leave it to the outbox until it is due.
 
         Its outbox entry must stand already: it is removed once the broker has confirmed. Where that
@@ -236,7 +283,7 @@ class GenerateTask(Task):
             return
         queue = lanes.queue_of(record, settings)
         route = queues.wait_route(settings, delay_s) if delay_s > 0 else queues.lane_route(settings, queue)
-        self._publish(record, terms, {**route, "routing_key": queue}, {})
+        self._publish(record, terms, {**route, "routing_key": queue}, {}, producer)
         try:
             store.unschedule(record.task_id)
         except StoreUnavailable as exc:
@@ -259,15 +306,22 @@ class GenerateTask(Task):
         headers = {messages.REASON: reason, messages.ORIGIN: queue, messages.ATTEMPTS: attempts}
         self._publish(record, terms, {**queues.dead_route(settings), "routing_key": queue}, headers)
 
-    def _publish(self, record: Record, terms: Terms, route: dict[str, Any], headers: dict[str, Any]) -> None:
+    def _publish(
+        self,
+        record: Record,
+        terms: Terms,
+        route: dict[str, Any],
+        headers: dict[str, Any],
+        producer: Any = None,
+    ) -> None:
         """Publish a task's message once, confirmed and bounded in time."""
         settings = get_settings()
-        with broker.producer(self.app, settings) as producer:
+        with broker.producer(self.app, settings, producer) as lent:
             super().apply_async(
                 (),
                 messages.kwargs_of(record, terms),
                 task_id=record.task_id,
-                producer=producer,
+                producer=lent,
                 **read_envelope(terms.envelope),
                 **route,
                 priority=broker.transport_priority(settings, record.priority),

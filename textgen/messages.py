@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from textgen import routes
@@ -132,8 +135,21 @@ def read(
     envelope: str,
     settings: Settings,
     now_ms: float,
+    limits_s: Sequence[float | None] = (),
+    expires: str | None = None,
 ) -> Delivery:
     """Read a message. One of a foreign producer has no header: its time begins now.
+
+    Args:
+        task_id: The task's id.
+        args: Its arguments by place.
+        kwargs: Its arguments by name.
+        header: The header `textgen`, if it has one.
+        envelope: Celery's options that go with the task.
+        settings: The settings.
+        now_ms: The present, by Redis' clock.
+        limits_s: Celery's limits of an attempt, as far as it has any.
+        expires: Celery's time after which it must not run, ISO 8601; ours has a deadline instead.
 
     Raises:
         InvalidRequest: The arguments are not a request.
@@ -141,6 +157,8 @@ def read(
     request = request_of(args, kwargs)
     header = header or {}
     deadline_ms = header.get("deadline_ms") or now_ms + (request.deadline_s or settings.deadline_s) * 1000
+    if expires and not header:
+        deadline_ms = min(deadline_ms, _expiry_ms(expires))
     record = new_record(request, task_id, header.get("owner") or settings.owner).but(
         created_at=header.get("created_at") or iso_time(now_ms),
         deadline=iso_time(deadline_ms),
@@ -153,8 +171,19 @@ def read(
         int(deadline_ms),
         fingerprint(record),
         queue_until_ms=header.get("queue_until_ms") or 0,
-        attempt_s=header.get("attempt_s") or request.attempt_timeout_s or 0,
+        attempt_s=_attempt_s(header.get("attempt_s") or request.attempt_timeout_s, *limits_s),
         envelope=envelope,
         webhook=webhook_of(request, header.get("signer") or record.owner),
     )
     return Delivery(record, terms, is_foreign=not header)
+
+
+def _attempt_s(*named: float | None) -> int:
+    """Seconds that an attempt may take: the least that was named, or 0 where nothing was."""
+    return min((math.ceil(limit) for limit in named if limit), default=0)
+
+
+def _expiry_ms(text: str) -> float:
+    """When a message expires, in milliseconds since 1970; without a time zone it is UTC."""
+    moment = datetime.fromisoformat(text)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000

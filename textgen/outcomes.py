@@ -99,6 +99,23 @@ def lose(store: Store, settings: Settings, task_id: str, token: str) -> None:
         store.move(waiting, token=token, due_s=wait_s, reason="worker_lost")
 
 
+def hand_back(store: Store, task_id: str, token: str) -> bool:
+    """Give up an attempt without counting a failure: PENDING, published again at once.
+
+    The attempt finds itself fenced at its next chunk.
+
+    Returns:
+        Whether it was this attempt's to give up.
+    """
+    record = store.get(task_id)
+    if record is None or record.status is not Status.PROCESSING:
+        return False
+    moved = store.move(record.but(status=Status.PENDING), token=token, reason="worker_stopping")
+    if moved.outcome is Moved.OK:
+        store.schedule(task_id, 0.0)
+    return moved.outcome is Moved.OK
+
+
 def with_partial(store: Store, record: Record) -> Record:
     """The record with the text that its last attempt had added to the log."""
     return record.but(result=text_of(store, record.task_id, record.attempt) or None)

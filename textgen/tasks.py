@@ -52,7 +52,17 @@ def _delivery(request: Any, kwargs: dict[str, Any]) -> messages.Delivery:
     header = getattr(request, messages.HEADER, None)
     store = open_store()
     now_ms = persistence.persist(store.now_ms)
-    return messages.read(request.id, [], kwargs, header, kombu_json.dumps(kept), get_settings(), now_ms)
+    return messages.read(
+        request.id,
+        [],
+        kwargs,
+        header,
+        kombu_json.dumps(kept),
+        get_settings(),
+        now_ms,
+        limits_s=request.timelimit or (),
+        expires=request.expires,
+    )
 
 
 @app.task(name="textgen.tasks.generate", base=GenerateTask, bind=True, throws=(GenerationFailed,))

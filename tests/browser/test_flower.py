@@ -173,7 +173,8 @@ def test_its_log_shows_neither(watched: Watched) -> None:
     watched.assert_hidden(watched.flower.log())
 
 
-def test_revoking_a_running_task_cancels_it(watched: Watched, env: Environment) -> None:
+@pytest.mark.parametrize("button", ["", "?terminate=true"], ids=["revoke", "terminate"])
+def test_revoking_a_running_task_cancels_it(watched: Watched, env: Environment, button: str) -> None:
     with application(env):
         from textgen import client
         from textgen.tasks import generate
@@ -181,7 +182,7 @@ def test_revoking_a_running_task_cancels_it(watched: Watched, env: Environment) 
         task_id = generate.delay("Hello", **mock(delay_s=0.05, tokens=900)).id
         wait_until(lambda: client.get(task_id).status == "PROCESSING", PATIENCE_S, "it runs")
 
-        assert watched.flower.post(f"/api/task/revoke/{task_id}?terminate=true").status_code == 200
+        assert watched.flower.post(f"/api/task/revoke/{task_id}{button}").status_code == 200
 
         assert client.wait(task_id, PATIENCE_S).status == "CANCELLED"
     wait_until(lambda: shown(watched.flower)[task_id] == "REVOKED", PATIENCE_S, "Flower shows it")

@@ -29,10 +29,10 @@ def main() -> int:
     options = _options()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="textgen-faults-"))
     print(f"seed {options.seed}, histories and logs in {folder}", flush=True)
-    kinds = [options.stack] if options.stack else list(KINDS)
-    if len(kinds) > 1:
-        return _side_by_side(options, folder, kinds)
-    return _one(options, folder / kinds[0], kinds[0])
+    if len(options.chosen) > 1:
+        return _side_by_side(options, folder)
+    [kind] = options.chosen
+    return _one(options, folder / kind, kind)
 
 
 def _options() -> argparse.Namespace:
@@ -43,16 +43,26 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rows", default="", help="only these rows: 4,10,20")
     parser.add_argument("--sabotage", choices=sorted(sabotage.PATCHES), help="break textgen on purpose")
     parser.add_argument("--folder", type=Path, help="where histories and logs go")
-    return parser.parse_args()
+    options = parser.parse_args()
+    numbers = {int(number) for number in options.rows.split(",") if number}
+    kinds = [options.stack] if options.stack else list(KINDS)
+    rows = {kind: chosen(kind, options.quick, numbers) for kind in kinds}
+    unknown = numbers - {row.number for found in rows.values() for row in found}
+    if unknown:
+        parser.error(f"no such rows in this run: {', '.join(map(str, sorted(unknown)))}")
+    #: Kind of stack → the rows that are done to it, where there are any.
+    options.chosen = {kind: found for kind, found in rows.items() if found}
+    return options
 
 
-def _side_by_side(options: argparse.Namespace, folder: Path, kinds: list[str]) -> int:
-    given = ["--seed", str(options.seed), "--rows", options.rows, "--folder", str(folder)]
+def _side_by_side(options: argparse.Namespace, folder: Path) -> int:
+    given = ["--seed", str(options.seed), "--folder", str(folder)]
     given += ["--quick"] if options.quick else []
     given += ["--sabotage", options.sabotage] if options.sabotage else []
-    runs = [
-        subprocess.Popen([sys.executable, "-m", "tests.faults", *given, "--stack", kind]) for kind in kinds
-    ]
+    runs = []
+    for kind, rows in options.chosen.items():
+        of_kind = ["--stack", kind, "--rows", ",".join(str(row.number) for row in rows)]
+        runs.append(subprocess.Popen([sys.executable, "-m", "tests.faults", *given, *of_kind]))
     codes = [run.wait() for run in runs]
     print(table.render(table.read(folder)))
     return max(codes)
@@ -60,8 +70,7 @@ def _side_by_side(options: argparse.Namespace, folder: Path, kinds: list[str]) -
 
 def _one(options: argparse.Namespace, folder: Path, kind: str) -> int:
     folder.mkdir(parents=True)
-    numbers = {int(number) for number in options.rows.split(",") if number}
-    rows = chosen(kind, options.quick, numbers)
+    rows = options.chosen[kind]
     for name in [name for name in os.environ if name.startswith(environment.SCRUBBED)]:
         del os.environ[name]
     source = sabotage.apply(options.sabotage, folder / "source") if options.sabotage else ROOT
@@ -70,7 +79,7 @@ def _one(options: argparse.Namespace, folder: Path, kind: str) -> int:
         make_world(kind, folder, history, random.Random(f"{options.seed}-{kind}"), source), rows, options.seed
     )
     violations = run.do()
-    lines = table.lines_of(kind, run.outcomes, violations)
+    lines = table.lines_of(kind, run.outcomes, violations, list(history.read()))
     (folder / table.FILE).write_text(json.dumps(lines))
     if options.stack:
         print(table.render(lines))

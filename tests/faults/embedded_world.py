@@ -43,7 +43,7 @@ class EmbeddedWorld(World):
         self.up.start().wait_ready(90)
         line = next(text for text in self.up.log().splitlines() if '"broker_url"' in text)
         self.address: dict[str, Any] = json.loads(line)
-        self.url = self.address["web"]
+        self.url, self.flower_url = self.address["web"], self.address["flower"]
         self.store = redis.Redis.from_url(self.address["redis_url"], decode_responses=True)
         self.env = self.variables | {
             "CELERY_BROKER_URL": self.address["broker_url"],
@@ -137,9 +137,8 @@ class EmbeddedWorld(World):
     def logs(self) -> list[Path]:
         return [self.up.log_file, self.prefork.log_file, *self.state_dir.glob("**/*.log*")]
 
-    def connections(self) -> int:
-        """Connections to the broker, which are the store's too."""
-        return len(self.store.client_list())
+    def connections(self) -> tuple[int, int | None]:
+        return len(self.store.client_list()), None
 
     def processes(self) -> dict[str, int]:
         """Name → main process, of what is ours."""

@@ -54,7 +54,7 @@ class RabbitMQWorld(World):
         }
         self.web = self._stack.enter_context(WebProcess(self.web_env, 2, cwd=self.folder))
         self.flower = self._stack.enter_context(FlowerProcess(self.env))
-        self.url = self.web.url
+        self.url, self.flower_url = self.web.url, self.flower.url
         self.ensure()
 
     def _environments(self) -> None:
@@ -114,9 +114,9 @@ class RabbitMQWorld(World):
         self.redis.stop()
         self.redis.start()
 
-    def connections(self) -> int:
-        """Connections to the broker."""
-        return len(self.broker.ctl("list_connections", "-q", "pid").splitlines())
+    def connections(self) -> tuple[int, int | None]:
+        rows = self.broker.ctl("list_connections", "-q", "--no-table-headers", "channels").split()
+        return len(rows), sum(map(int, rows))
 
     def queue_depths(self) -> dict[str, int]:
         return self.broker.queues("/")

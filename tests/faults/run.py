@@ -92,6 +92,7 @@ class Run:
                 sampler.keys()
                 traffic.stop_offering()
                 self._quiesce(traffic)
+                self._look_at_pages()
         finally:
             world.stop()
         self._find_leaks()
@@ -165,6 +166,11 @@ class Run:
             }
             for record in records
         }
+
+    def _look_at_pages(self) -> None:
+        for path, text in self.world.pages():
+            if self.world.canary in text:
+                self.world.history.write("leak", at=time.time(), where=f"Flower's {path}")
 
     def _find_leaks(self) -> None:
         for log in self.world.logs():

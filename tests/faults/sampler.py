@@ -53,7 +53,7 @@ class Sampler:
     def processes(self) -> None:
         """Write down what each process of ours holds, its children included."""
         clients = int(self.world.store.info("clients")["connected_clients"])
-        connections = self.world.connections()
+        connections, channels = self.world.connections()
         for name, pid in self.world.processes().items():
             family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
             self.world.history.write(
@@ -64,5 +64,5 @@ class Sampler:
                 fds=sum(p.num_fds() for p in family),
                 redis_clients=clients,
                 connections=connections,
-                channels=None,
+                channels=channels,
             )

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.faults.checker import Violation
+from tests.faults.checker import Violation, check
+from tests.faults.history import Entry, Fault
 from tests.faults.run import Outcome
 
 #: What a run leaves in the folder of each of its stacks.
@@ -20,8 +21,11 @@ RULE = "|--:|---|---|---|--:|--:|--:|"
 Line = dict[str, Any]
 
 
-def lines_of(kind: str, outcomes: Iterable[Outcome], violations: Sequence[Violation]) -> list[Line]:
-    """What a run found, row by row; what belongs to no row stands last, as row 0."""
+def lines_of(
+    kind: str, outcomes: Iterable[Outcome], violations: Sequence[Violation], entries: Sequence[Entry]
+) -> list[Line]:
+    """What a run found, row by row; the whole of its history stands last, as row 0."""
+    seen = first_seen(entries, violations)
     lines = [
         {
             "row": outcome.row.number,
@@ -29,12 +33,23 @@ def lines_of(kind: str, outcomes: Iterable[Outcome], violations: Sequence[Violat
             "phase": outcome.row.phase,
             "stack": kind,
             "recovered_s": outcome.recovered_s,
-            "violations": 1 if outcome.failure else 0,
+            "violations": seen.get(outcome.row.number, 0) + (1 if outcome.failure else 0),
         }
         for outcome in outcomes
     ]
     whole = {"row": 0, "fault": "the whole history", "phase": "all", "stack": kind, "recovered_s": None}
     return [*lines, {**whole, "violations": len(violations)}]
+
+
+def first_seen(entries: Sequence[Entry], violations: Iterable[Violation]) -> dict[int, int]:
+    """Row → how many of the violations the history showed when that row had ended, and not before."""
+    left, found = set(violations), {}
+    for place, entry in enumerate(entries, start=1):
+        if left and isinstance(entry, Fault) and entry.step == "end":
+            new = left & set(check(entries[:place]))
+            found[entry.row] = len(new)
+            left -= new
+    return found
 
 
 def render(lines: Iterable[Line]) -> str:

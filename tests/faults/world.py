@@ -37,6 +37,9 @@ ANSWER_S, END_S = 10.0, 60.0
 #: The key of all clients but one.
 ADMIN_KEY = f"tg_{'a' * 43}"
 AS_ADMIN = {"Authorization": f"Bearer {ADMIN_KEY}"}
+#: What Flower's page asks for to fill its table of tasks.
+FLOWERS_TABLE = {"draw": "1", "start": "0", "length": "100000", "search[value]": ""}
+FLOWERS_TABLE |= {"order[0][column]": "0", "order[0][dir]": "asc", "columns[0][data]": "name"}
 #: Who reads what is not theirs.
 STRANGER = "stranger"
 #: Settings under which the faults strike: the shipped ones, but for times that would make a run long.
@@ -95,6 +98,7 @@ class World(ABC):
 
     kind: str
     url: str
+    flower_url: str
     store: redis.Redis
 
     def __init__(self, folder: Path, history: History, choice: random.Random, source: Path = ROOT) -> None:
@@ -174,6 +178,10 @@ class World(ABC):
     def logs(self) -> list[Path]:
         """The logs of all processes."""
 
+    @abstractmethod
+    def connections(self) -> tuple[int, int | None]:
+        """Connections to the broker, and channels of them where it has any."""
+
     # Asking
 
     def op(self) -> str:
@@ -206,6 +214,8 @@ class World(ABC):
             failure = None
             known = got.json().get("task_id") if got.status_code in (200, 202) else None
             answer = Answer(op, got.status_code, known, headers=dict(got.headers))
+            if known is None and self.canary in got.text:
+                self.history.write("leak", at=time.time(), where=f"the answer to {op}")
         ended = time.time()
         answer.took_s = ended - began
         self.history.write(
@@ -364,6 +374,12 @@ class World(ABC):
     def deliveries(self, task: Task) -> int:
         """How often a worker received the message of a task."""
         return sum(log.read_text(errors="replace").count(f"[{task.id}] received") for log in self.logs())
+
+    def pages(self) -> Iterator[tuple[str, str]]:
+        """What Flower shows to anybody: path, text."""
+        for path in ("/tasks/datatable", "/metrics", "/workers?json=true"):
+            method = "POST" if "datatable" in path else "GET"
+            yield path, httpx.request(method, f"{self.flower_url}{path}", data=FLOWERS_TABLE, timeout=20).text
 
     # Bringing tasks into a phase
 

@@ -47,9 +47,12 @@ def test_a_task_that_waits_too_long_for_its_first_attempt_never_runs(pool: str) 
     assert (record.status, record.error.type, record.attempt) == ("FAILED", "queue_timeout", 0)
 
 
-def test_an_engine_that_hangs_ends_in_failed_at_the_limit(live: Environment, start_worker: Callable) -> None:
+@pytest.mark.parametrize("kind", ["threads", "gevent", "solo"])
+def test_an_engine_that_hangs_ends_in_failed_at_the_limit(
+    kind: str, live: Environment, start_worker: Callable
+) -> None:
     env = live | {"TEXTGEN_ATTEMPT_MARGIN_S": "1", "TEXTGEN_LEASE_S": "2"}
-    start_worker(env, "threads", 2).wait_ready()
+    start_worker(env, kind, 1 if kind == "solo" else 2).wait_ready()
     record = _end(HANGS, attempt_timeout_s=1)
     assert (record.status, record.error.type) == ("FAILED", "attempt_hung")
     assert len(record.result.split()) == 2

@@ -271,6 +271,29 @@ def test_an_odd_message_of_a_foreign_producer_is_worked_off(
     assert store.ttl(f"task:{id_}") > 0
 
 
+def test_a_message_that_has_expired_leaves_a_record_that_says_so(
+    broker: Broker, store: redis.Redis, worker: WorkerProcess
+) -> None:
+    for expires in ("2026-01-01T00:00:00+00:00", "2026-01-01T00:00:00"):
+        late = headers(expires=expires)
+        broker.put(Bad("expired", "", headers=late))
+        wait_until(lambda: record(store, late["id"]).get("status") == "FAILED", 20, "it is FAILED")  # noqa: B023
+        failed = record(store, late["id"])
+        assert (failed["error"]["type"], failed["attempt"]) == ("deadline", 0)
+
+
+def test_a_limit_that_celery_knows_is_kept_in_every_pool(
+    broker: Broker, store: redis.Redis, worker: WorkerProcess
+) -> None:
+    """Given a pool of threads, where Celery's own does nothing."""
+    slow = {"mock": {"delay_s": 0.1, "tokens": 300}}
+    for limits in ([None, 1], [1, None], [30, 0.5]):
+        limited = headers(timelimit=limits)
+        broker.put(Bad("limited", "", body("Hello", max_tokens=1000, metadata=slow), limited))
+        wait_until(lambda: record(store, limited["id"]).get("status") == "FAILED", 20, "it is FAILED")  # noqa: B023
+        assert record(store, limited["id"])["error"]["type"] == "attempt_timeout"
+
+
 def test_a_second_message_of_a_finished_task_does_not_run_it_again(
     broker: Broker, store: redis.Redis, worker: WorkerProcess
 ) -> None:

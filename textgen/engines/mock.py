@@ -37,9 +37,9 @@ TOKENS = 24
 HANG_S, HANG_STEP_S = 3600.0, 0.5
 
 #: `transient`: an error that passes. `permanent`: one that does not. `raises`: a bug of the engine.
-#: `hangs`: no further piece for an hour. `dies_midway`: kills its process. `streams_forever`: goes
-#: on past `max_tokens` and never ends.
-Failure = Literal["transient", "permanent", "raises", "hangs", "dies_midway", "streams_forever"]
+#: `hangs`: no further piece for an hour. `dies_midway`: kills its process. `exits`: asks for its
+#: end, by SystemExit. `streams_forever`: goes on past `max_tokens` and never ends.
+Failure = Literal["transient", "permanent", "raises", "hangs", "dies_midway", "exits", "streams_forever"]
 
 
 class MockPlan(BaseModel):
@@ -191,6 +191,8 @@ def _fail(plan: MockPlan) -> NoReturn:
         raise RuntimeError("the mock engine shows a bug")
     if plan.failure == "dies_midway":
         os.kill(os.getpid(), signal.SIGKILL)
+    if plan.failure == "exits":
+        raise SystemExit(1)
     if plan.failure == "hangs":
         give_up = time.monotonic() + HANG_S
         while time.monotonic() < give_up:
