@@ -6,62 +6,40 @@ it brings the task to its next state and says what is left for the broker to do.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 
 import structlog
 
-from textgen import admission, caching, outcomes, routes, structured
+from textgen import caching, outcomes, routes, structured
 from textgen.caching import Seat
-from textgen.caller import Caller
 from textgen.calls import Call
+from textgen.claims import Worker, begin, count
 from textgen.draft import Draft
 from textgen.engines.base import Chunk, Engine, EngineRequest, Finish
 from textgen.errors import (
     ConfigurationError,
     EngineError,
     EngineUnusable,
-    InvalidOutput,
     PermanentEngineError,
     StoreUnavailable,
     TransientEngineError,
-    UnfinishedOutput,
 )
 from textgen.followers import Followers
-from textgen.gate import Gate, Wait
-from textgen.heartbeat import Heartbeat, Running
+from textgen.gate import Wait
+from textgen.heartbeat import Running
 from textgen.lifecycle import Failure, Record, Status
 from textgen.logs import outline
 from textgen.messages import Delivery
 from textgen.persistence import HandBack, persist
 from textgen.routes import Entry
-from textgen.settings import Settings
-from textgen.store import Store
-from textgen.store.answers import Claim, Claimed, Moved, Terms, Transition, Verdict
+from textgen.store.answers import Claimed, Moved, Terms, Transition, Verdict
 from textgen.store.cache import Stored
 
 log = structlog.get_logger(__name__)
 
 #: Seconds after which a task that waits for another, which generates the same, looks again.
 FOLLOW_S = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Worker:
-    """What an attempt works with."""
-
-    name: str
-    settings: Settings
-    store: Store
-    heartbeat: Heartbeat
-    #: Finds the engine by name, set up.
-    engine: Callable[[str], Engine]
-    #: Whether this worker runs the engine of a name, or leaves it to those that consume its lanes.
-    runs: Callable[[str], bool]
-    gate: Gate
-    #: Settles a task that has ended beside the one of a delivery.
-    settle: Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +72,7 @@ def run(delivery: Delivery, token: str, worker: Worker) -> Parked | Ended:
     seat = caching.enter(worker.store, worker.settings, delivery)
     if seat.waits:
         return _follow(delivery, seat.waits, worker)
-    claim, call = _begin(delivery, token, worker, needs_engine=not seat.stored)
+    claim, call = begin(delivery, token, worker, needs_engine=not seat.stored)
     try:
         if claim.outcome is not Claimed.TAKEN:
             caching.leave(worker.store, seat, delivery.record.task_id)
@@ -103,7 +81,7 @@ def run(delivery: Delivery, token: str, worker: Worker) -> Parked | Ended:
         if claim.outcome is not Claimed.TAKEN or claim.record is None:
             return Ended(claim.record)
         if delivery.is_foreign and claim.record.attempt == 1:
-            _count(claim.record, worker)
+            count(claim.record, worker)
         if isinstance(call, Wait):
             caching.leave(worker.store, seat, delivery.record.task_id)
             return _put_off(claim.record, delivery.terms, token, call.seconds, worker)
@@ -132,76 +110,6 @@ def _put_off(record: Record, terms: Terms, token: str, wait_s: float, worker: Wo
     if moved.outcome is Moved.OK and moved.record:
         return Parked(moved.record, terms, wait_s)
     return Ended(moved.record)
-
-
-def _count(record: Record, worker: Worker) -> None:
-    """Have what a foreign producer asked for billed like all else."""
-    try:
-        admission.admit(
-            worker.store, worker.settings, record, Caller(record.owner), is_free=True, is_delayed=True
-        )
-    except StoreUnavailable as exc:
-        log.warning("task of a foreign producer not billed", task_id=record.task_id, reason=str(exc))
-
-
-def _begin(
-    delivery: Delivery, token: str, worker: Worker, needs_engine: bool = True
-) -> tuple[Claim, Call | Wait | None]:
-    """Ask which engine may be called, and claim the task for that, until both go by the same record.
-
-    Returns:
-        The claim, and what the gate said; None where it found no engine, or none is needed.
-    """
-    record, call = delivery.record, None
-    while True:
-        try:
-            answer = call or (worker.gate.ask(record, token) if needs_engine else None)
-        except ConfigurationError:
-            answer = None  # the attempt will say so
-        if isinstance(answer, Wait) and worker.store.hold(record.task_id, answer.seconds):
-            return Claim(Claimed.BUSY, record, answer.seconds), answer
-        call = answer if isinstance(answer, Call) else None
-        claim = _claim(_meant_for(call, record, worker), delivery.terms, token, worker)
-        if claim.outcome is not Claimed.MOVED or claim.record is None:
-            return claim, answer
-        record = claim.record
-        if call and not call.fits(worker.gate.entries(record)):
-            call.give_back()
-            call = None
-
-
-def _meant_for(call: Call | None, record: Record, worker: Worker) -> Record:
-    """The record with the engine that its attempt goes to, where its parameters leave that open."""
-    if call is None or routes.is_plain(record, worker.settings):
-        return record
-    tried = routes.noted(record, call.passed_over, record.attempt + 1)
-    return record.but(engine=call.entry.engine, model=call.entry.model, tried=tried)
-
-
-def _claim(record: Record, terms: Terms, token: str, worker: Worker) -> Claim:
-    """Claim the task; settle whatever stands in the way and is nobody's business any more.
-
-    Returns:
-        MOVED with the record as it is, where it is another than was expected.
-    """
-    store = worker.store
-    claim = store.claim(record, terms, token, worker.name)
-    known = claim.record or record
-    if claim.outcome is Claimed.MOVED:
-        return Claim(Claimed.MOVED, known)
-    if claim.outcome is Claimed.LAPSED:
-        moved = outcomes.lapse(store, worker.settings, known, claim.rev)
-        return Claim(Claimed.MOVED, moved.record or known)
-    if claim.outcome is Claimed.EXPIRED and claim.record is None:
-        store.bury(outcomes.failed(known, outcomes.DEADLINE), terms.ttl_ms)
-        return Claim(Claimed.ENDED, store.get(known.task_id))
-    if claim.outcome in (Claimed.EXPIRED, Claimed.STALE):
-        error = outcomes.DEADLINE if claim.outcome is Claimed.EXPIRED else outcomes.QUEUE_TIMEOUT
-        moved = outcomes.expire(store, known, claim.rev, error)
-        return Claim(Claimed.ENDED, moved.record)
-    if claim.outcome is Claimed.CANCELLED:
-        return Claim(Claimed.ENDED, outcomes.cancel(store, known.task_id).record)
-    return claim
 
 
 class _Attempt:
@@ -287,17 +195,14 @@ class _Attempt:
             UnfinishedOutput: It is not, and will not be.
         """
         wanted = self.record.params.get("response_format")
-        wrong = structured.wrong(wanted, self.draft.text) if wanted and finish else None
-        if wrong is None or finish is None:
+        if not wanted or finish is None:
             return
-        error: EngineError = InvalidOutput(wrong)
-        if finish.reason == "length":
-            error = UnfinishedOutput(f"{wrong}: it ended at max_tokens; raise that")
-        elif finish.reason == "content_filter":
-            error = UnfinishedOutput(f"{wrong}: the model or its provider refused")
-        error.provider_request_id = finish.provider_request_id
-        self.running.record = self.record.but(usage=finish.usage)
-        raise error
+        try:
+            structured.check(wanted, self.draft.text, finish.reason)
+        except EngineError as exc:
+            exc.provider_request_id = finish.provider_request_id
+            self.running.record = self.record.but(usage=finish.usage)
+            raise
 
     def _note(self, exc: EngineError | ConfigurationError) -> None:
         """Keep by which id a provider knows the attempt that failed."""

@@ -12,6 +12,8 @@ from contextvars import ContextVar
 from functools import cache, lru_cache
 from typing import Any
 
+from textgen.errors import InvalidOutput, UnfinishedOutput
+
 #: Rules that are applied to a text at the most, beside one for each of its characters: a second or two.
 #: Schemas that refer to themselves can ask for more than there is time.
 MAX_STEPS = 50_000
@@ -46,6 +48,28 @@ class _TooMuch(Exception):
 
 #: What is left of the steps of the check under way.
 _left: ContextVar[list[int]] = ContextVar("left")
+
+
+def check(wanted: Mapping[str, Any], text: str, reason: str) -> None:
+    """Make sure that a finished text is what `wanted` asks for.
+
+    Args:
+        wanted: As for `wrong`.
+        text: What a model wrote.
+        reason: Why it ended, as `Finish` tells it.
+
+    Raises:
+        InvalidOutput: It is not; another attempt may do better.
+        UnfinishedOutput: It is not, and will not be.
+    """
+    why = wrong(wanted, text)
+    if why is None:
+        return
+    if reason == "length":
+        raise UnfinishedOutput(f"{why}: it ended at max_tokens; raise that")
+    if reason == "content_filter":
+        raise UnfinishedOutput(f"{why}: the model or its provider refused")
+    raise InvalidOutput(why)
 
 
 def wrong(wanted: Mapping[str, Any], text: str) -> str | None:

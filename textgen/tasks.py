@@ -12,6 +12,7 @@ from kombu.utils import json as kombu_json
 
 from textgen import attempt, engines, lanes, messages, persistence, serving, settlement
 from textgen.celery import app
+from textgen.claims import Worker
 from textgen.errors import BrokerUnavailable, ConfigurationError, GenerationFailed, StoreUnavailable
 from textgen.gate import Gate
 from textgen.heartbeat import Heartbeat, give_up_child
@@ -31,8 +32,8 @@ def _heartbeat(pid: int) -> Heartbeat:
     return Heartbeat(open_store(), get_settings().attempt_margin_s, give_up_child())
 
 
-def _worker(name: str) -> attempt.Worker:
-    return attempt.Worker(
+def _worker(name: str) -> Worker:
+    return Worker(
         name=name,
         settings=get_settings(),
         store=open_store(),
