@@ -29,8 +29,8 @@ from textgen import (
 )
 from textgen.celery import app
 from textgen.errors import ConfigurationError, EngineError, EngineUnusable, StoreForbidden, StoreUnavailable
-from textgen.hooks import GenerateRequest
 from textgen.janitor import Janitor, Rounds
+from textgen.received import GenerateRequest
 from textgen.settings import get_settings
 from textgen.store import open_safe_store, open_store, schedules
 

@@ -15,7 +15,7 @@ from celery.signals import import_modules
 
 from textgen.backend import RecordBackend
 from textgen.exposure import is_loopback
-from textgen.hooks import HIDDEN
+from textgen.received import HIDDEN
 
 #: Where Flower listens if nobody says otherwise.
 LOOPBACK = "127.0.0.1"
