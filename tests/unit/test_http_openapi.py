@@ -13,7 +13,7 @@ from flask import Flask
 
 from textgen.http import create_app
 from textgen.http.operations import EXAMPLE_REQUEST, example_record
-from textgen.http.schemas import Task
+from textgen.http.task_schemas import Task
 from textgen.lifecycle import Failure, Record, Status, Usage, new_task_id
 from textgen.requests import GenerationRequest, parse_request
 

@@ -8,7 +8,8 @@ from flask_openapi.blueprint import APIBlueprint
 from textgen import client
 from textgen.http.access import owner, require
 from textgen.http.operations import KEYED, components, example_response, problem_responses
-from textgen.http.schemas import Cleared, NoParameters
+from textgen.http.parameters import NoParameters
+from textgen.http.schemas import Cleared
 from textgen.settings import get_settings
 
 blueprint = APIBlueprint("cache", __name__, url_prefix="/v1/cache", abp_tags=[{"name": "cache"}], **KEYED)

@@ -14,7 +14,8 @@ from textgen.http.operations import (
     problem_responses,
     record_response,
 )
-from textgen.http.schemas import DeadLetterItem, DeadLetterList, LimitQuery, NoParameters, Purged, TaskPath
+from textgen.http.parameters import LimitQuery, NoParameters, TaskPath
+from textgen.http.schemas import DeadLetterItem, DeadLetterList, Purged
 from textgen.lifecycle import Status
 
 blueprint = APIBlueprint(

@@ -8,7 +8,7 @@ from flask import Response, current_app, jsonify
 from flask_openapi.blueprint import APIBlueprint
 
 from textgen.http.operations import WEBHOOKS, problem_responses
-from textgen.http.schemas import NoParameters
+from textgen.http.parameters import NoParameters
 
 #: Shown at the top of the documentation.
 DESCRIPTION = "Submit prompts, wait for or read the text that a language model writes for them."

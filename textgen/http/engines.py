@@ -7,7 +7,8 @@ from flask_openapi.blueprint import APIBlueprint
 
 from textgen import client
 from textgen.http.operations import KEYED, components, example_response, problem_responses
-from textgen.http.schemas import EngineList, NoParameters
+from textgen.http.parameters import NoParameters
+from textgen.http.schemas import EngineList
 
 blueprint = APIBlueprint(
     "engines", __name__, url_prefix="/v1/engines", abp_tags=[{"name": "engines"}], **KEYED

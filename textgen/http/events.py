@@ -11,7 +11,7 @@ from textgen.errors import InvalidRequest
 from textgen.http import streams
 from textgen.http.access import owner, require
 from textgen.http.operations import KEYED, STREAM_RESPONSE, problem_responses
-from textgen.http.schemas import EventHeaders, EventQuery, TaskPath
+from textgen.http.parameters import EventHeaders, EventQuery, TaskPath
 
 blueprint = APIBlueprint("events", __name__, url_prefix="/v1/tasks", abp_tags=[{"name": "tasks"}], **KEYED)
 

@@ -10,8 +10,9 @@ from flask_openapi.blueprint import APIBlueprint
 
 from textgen import client
 from textgen.http.operations import components, example_response, problem_responses
+from textgen.http.parameters import NoParameters
 from textgen.http.problems import problem
-from textgen.http.schemas import Alive, NoParameters, Ready
+from textgen.http.schemas import Alive, Ready
 
 blueprint = APIBlueprint("health", __name__, abp_tags=[{"name": "health"}])
 

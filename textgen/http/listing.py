@@ -9,8 +9,8 @@ from textgen import client
 from textgen.errors import InvalidRequest
 from textgen.http.access import owner
 from textgen.http.operations import LIST_RESPONSE, LIST_SCHEMAS, problem_responses
+from textgen.http.parameters import ListQuery, NoParameters, TaskPath
 from textgen.http.records import shown
-from textgen.http.schemas import ListQuery, NoParameters, TaskPath
 from textgen.http.tasks import blueprint
 from textgen.selection import Selection
 

@@ -13,7 +13,8 @@ from flask_openapi.types import ResponseDict
 from flask_openapi.utils import get_model_schema
 from pydantic import BaseModel
 
-from textgen.http.schemas import Problem, RotateRequest, Task, TaskList, WebhookBody, WebhookTestRequest
+from textgen.http.schemas import Problem, RotateRequest, WebhookBody, WebhookTestRequest
+from textgen.http.task_schemas import Task, TaskList
 from textgen.lifecycle import Record, Status, Usage
 from textgen.requests import GenerationRequest
 

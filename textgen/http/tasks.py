@@ -23,8 +23,8 @@ from textgen.http.operations import (
     problem_responses,
     record_response,
 )
+from textgen.http.parameters import NoParameters, SubmitHeaders, SubmitQuery, TaskPath, WaitQuery
 from textgen.http.records import shown
-from textgen.http.schemas import NoParameters, SubmitHeaders, SubmitQuery, TaskPath, WaitQuery
 from textgen.lifecycle import Record, Status
 from textgen.requests import parse_request
 

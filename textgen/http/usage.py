@@ -10,7 +10,8 @@ from flask_openapi.blueprint import APIBlueprint
 from textgen import client
 from textgen.http.access import owner
 from textgen.http.operations import KEYED, components, example_response, problem_responses
-from textgen.http.schemas import UsageList, UsageQuery
+from textgen.http.parameters import UsageQuery
+from textgen.http.schemas import UsageList
 
 blueprint = APIBlueprint("usage", __name__, url_prefix="/v1/usage", abp_tags=[{"name": "usage"}], **KEYED)
 

@@ -21,10 +21,9 @@ from textgen.http.operations import (
     example_response,
     problem_responses,
 )
+from textgen.http.parameters import NoParameters, TaskPath
 from textgen.http.schemas import (
-    NoParameters,
     RotateRequest,
-    TaskPath,
     WebhookAnswer,
     WebhookDeliveries,
     WebhookSecret,
