@@ -116,7 +116,15 @@ def _start_threads(pool: Any) -> None:
 
 
 @signals.worker_process_init.connect
-def warm(**_: Any) -> None:
+def warm_child(**_: Any) -> None:
+    """Set up the engines of a prefork pool's child, which runs one task at a time; or of a solo pool."""
+    settings = get_settings()
+    if current_process().name != "MainProcess":
+        engines.be_one_of(settings.workers * settings.concurrency)
+    warm()
+
+
+def warm() -> None:
     """Set up the engines of this worker's lanes; where one cannot work, its tasks will say so."""
     try:
         names = serving.expected(app, get_settings())

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter
 
+from textgen import tables
 from textgen.errors import ConfigurationError
 from textgen.settings import Settings
 
@@ -64,19 +63,7 @@ def from_settings(settings: Settings) -> Mapping[str, Server]:
 
 @lru_cache(maxsize=4)
 def _read(text: str) -> Mapping[str, Server]:
-    try:
-        if text and not text.startswith("{"):
-            text = Path(text).read_text()
-        given: Any = json.loads(text or "{}")
-        found = _SERVERS.validate_python(given)
-    except OSError as exc:
-        raise ConfigurationError(f"TEXTGEN_SERVERS: {exc.strerror}") from None
-    except ValidationError as exc:
-        wrong = exc.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(part) for part in wrong["loc"])
-        raise ConfigurationError(f"TEXTGEN_SERVERS: {where}: {wrong['msg']}") from None
-    except ValueError:
-        raise ConfigurationError("TEXTGEN_SERVERS is neither a JSON object nor the path of one") from None
+    found = tables.read(text, _SERVERS, "TEXTGEN_SERVERS")
     return MappingProxyType({name: _placed(name, server) for name, server in found.items()})
 
 

@@ -37,6 +37,6 @@ def read(text: str, adapter: TypeAdapter[T], variable: str) -> T:
         where = ".".join(str(part) for part in wrong["loc"])
         raise ConfigurationError(
             f"{variable}: {where}: {wrong['msg'].removeprefix('Value error, ')}"
-        ) from exc
-    except ValueError as exc:
-        raise ConfigurationError(f"{variable} is neither a JSON object nor the path of one") from exc
+        ) from None  # pydantic's own error shows what it was given, keys too
+    except ValueError:
+        raise ConfigurationError(f"{variable} is neither a JSON object nor the path of one") from None

@@ -13,8 +13,6 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
-from billiard import current_process
-
 from textgen.engines.base import Chunk, Engine, EngineRequest, Finish
 from textgen.errors import ConfigurationError
 from textgen.servers import Server, from_settings
@@ -27,6 +25,8 @@ __all__ = ["Chunk", "Engine", "EngineRequest", "Finish", "default_name", "get_en
 
 _instances: dict[tuple[int, str], Engine] = {}
 _instances_lock = threading.Lock()
+#: Those that the engines of this process are set up with, where they are not everybody's.
+_settings: Settings | None = None
 #: Name of a server → its class.
 _of_servers: dict[str, type[ServerEngine]] = {}
 
@@ -100,16 +100,13 @@ def default_name() -> str:
     return "local"
 
 
-def _settings() -> Settings:
-    """The settings as they are for this process, which in a prefork pool is one of many.
+def be_one_of(children: int) -> None:
+    """Have the engines of this process be set up for one task at a time, as one of `children` such processes.
 
-    Such a child runs one task at a time, and shares the cores with the others.
+    They share the cores with the others.
     """
-    settings = get_settings()
-    if current_process().name == "MainProcess":
-        return settings
-    processes = settings.workers * settings.concurrency
-    return settings.model_copy(update={"workers": processes, "concurrency": 1})
+    global _settings
+    _settings = get_settings().model_copy(update={"workers": children, "concurrency": 1})
 
 
 def get_engine(name: str) -> Engine:
@@ -123,7 +120,7 @@ def get_engine(name: str) -> Engine:
     with _instances_lock:
         engine = _instances.get(key)
         if engine is None:
-            engine = engine_class(name)(_settings())
+            engine = engine_class(name)(_settings or get_settings())
             engine.setup()
             _instances[key] = engine
         return engine
