@@ -65,8 +65,7 @@ def _reservation(store: Store, settings: Settings, record: Record) -> Reservatio
     """The most that one attempt at a task may use."""
     prompt, completion = most_tokens(record, settings)
     # which engine it will be is not known yet, where it has a route: the dearest
-    routed = routes.plan(record, settings) if record.params.get("engine") or settings.engine else ()
-    found = [store.prices.of(entry.engine, entry.model) for entry in routed]
+    found = [store.prices.of(entry.engine, entry.model) for entry in routes.plan(record, settings)]
     dearest = max((price.nano(prompt, completion) for price in found if price), default=0)
     return Reservation(prompt + completion, dearest)
 

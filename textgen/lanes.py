@@ -48,8 +48,6 @@ def lane_of(record: Record, settings: Settings) -> Lane:
 
 def next_engine(record: Record, settings: Settings) -> str:
     """The engine that a task's next attempt is for."""
-    if not (record.params.get("engine") or settings.engine):
-        return "local"  # whether or not it works in this process: web app and workers must agree
     return routes.next_entry(record, settings).engine
 
 

@@ -159,6 +159,11 @@ def _route_of(record: Record, settings: Settings) -> Route:
         return find(asked, settings) if asked else default(settings)
     except ValueError as exc:  # refused at the edge, where the settings are the same
         raise ConfigurationError(f"its engine {exc}") from None
+    except ConfigurationError:
+        if asked:
+            raise
+        # who submits need not have the engine that workers have: where it works nowhere, the attempt says so
+        return Route((Entry(settings.engine or "local"),))
 
 
 def is_plain(record: Record, settings: Settings) -> bool:
