@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from textgen import routes
+from textgen.errors import ConfigurationError
 from textgen.lifecycle import Lane as Kind
 from textgen.lifecycle import Record
 from textgen.settings import Settings
@@ -24,11 +25,6 @@ class Lane:
     #: Whose own lane it is; None: that of all engines without one.
     engine: str | None = None
 
-    @property
-    def name(self) -> str:
-        """What it is called in Redis."""
-        return f"{self.engine}.{self.kind}" if self.engine else self.kind
-
     def queue(self, settings: Settings) -> str:
         """The name of its queue."""
         base = f"{settings.queue}.{self.engine}" if self.engine else settings.queue
@@ -41,13 +37,25 @@ def every(settings: Settings) -> list[Lane]:
 
 
 def lane_of(record: Record, settings: Settings) -> Lane:
-    """The lane in which a task waits for its next attempt."""
-    engine = next_engine(record, settings) if settings.lane_engines else None
+    """The lane in which a task waits for its next attempt: the shared one where its engine means none here.
+
+    So the attempt can say what is wrong, and nobody else has to.
+    """
+    if not settings.lane_engines:
+        return Lane(record.lane)
+    try:
+        engine = next_engine(record, settings)
+    except ConfigurationError:
+        return Lane(record.lane)
     return Lane(record.lane, engine if engine in settings.lane_engines else None)
 
 
 def next_engine(record: Record, settings: Settings) -> str:
-    """The engine that a task's next attempt is for."""
+    """The engine that a task's next attempt is for.
+
+    Raises:
+        ConfigurationError: Its engine means none here.
+    """
     return routes.next_entry(record, settings).engine
 
 

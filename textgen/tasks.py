@@ -110,15 +110,24 @@ def _send_on(task: GenerateTask, delivery: messages.Delivery) -> bool:
     Raises:
         StoreUnavailable, BrokerUnavailable: One of them did not answer.
     """
-    settings, store, known = get_settings(), open_store(), delivery.record
-    if serving.runs(app, settings, lanes.next_engine(known, settings)):
+    store, known = open_store(), delivery.record
+    if _is_for_us(known):
         return False
     record, control = store.get(known.task_id) or known, store.control(known.task_id)
-    if record.status.is_terminal or serving.runs(app, settings, lanes.next_engine(record, settings)):
+    if record.status.is_terminal or _is_for_us(record):
         return False
     task.send(record, control.terms if control else delivery.terms)
     log.info("task sent on to the lane of its engine")
     return True
+
+
+def _is_for_us(record: Record) -> bool:
+    """Whether this worker runs the engine that a task is for; where that means none, the attempt says so."""
+    settings = get_settings()
+    try:
+        return serving.runs(app, settings, lanes.next_engine(record, settings))
+    except ConfigurationError:
+        return True
 
 
 def _conclude(task: GenerateTask, outcome: attempt.Parked | attempt.Ended) -> str:

@@ -13,6 +13,7 @@ from textgen.errors import ConfigurationError, InvalidRequest
 from textgen.lifecycle import Record
 from textgen.requests import parse_request
 from textgen.settings import Settings, get_settings
+from textgen.store import lines
 
 NONE = Settings(engine="mock")
 LOCAL = Settings(engine="mock", engine_lanes="local, openai")
@@ -20,6 +21,16 @@ LOCAL = Settings(engine="mock", engine_lanes="local, openai")
 
 def record(lane: Any = "interactive", **params: Any) -> Record:
     return Record("t", lane=lane, params=params)
+
+
+@pytest.fixture
+def no_engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No engine is set, whether the local one works here or not."""
+    monkeypatch.setenv("TEXTGEN_ENGINE", "")
+    get_settings.cache_clear()
+    yield
+    monkeypatch.undo()
+    get_settings.cache_clear()
 
 
 def test_without_lanes_of_engines_there_are_two() -> None:
@@ -44,9 +55,32 @@ def test_a_task_waits_in_its_engines_own_lane_if_it_has_one(task: Record, queue:
     assert lanes.of_queue(queue, LOCAL) == lanes.lane_of(task, LOCAL)
 
 
+@pytest.mark.usefixtures("no_engine")
 def test_a_task_that_names_no_engine_waits_where_the_default_one_is() -> None:
     assert lanes.queue_of(record(), Settings(engine="openai", engine_lanes="openai")).endswith(".openai")
     assert lanes.queue_of(record(), Settings(engine="", engine_lanes="local")).endswith(".local")
+
+
+def test_a_task_whose_engine_means_none_here_waits_in_the_shared_lane() -> None:
+    assert lanes.lane_of(record("bulk", engine="gone"), LOCAL) == lanes.Lane("bulk")
+    with pytest.raises(ConfigurationError):
+        lanes.next_engine(record(engine="gone"), LOCAL)
+
+
+@pytest.mark.parametrize(
+    ("params", "line"),
+    [
+        ({}, "interactive"),
+        ({"engine": "gone"}, "interactive"),
+        ({"engine": "local/big, mock"}, "local.interactive"),
+        ({"engine": "mock,local"}, "interactive"),
+    ],
+)
+def test_the_line_of_a_task_is_that_of_the_engine_named_first(params: dict[str, Any], line: str) -> None:
+    assert lines.line_of(record(**params), LOCAL) == line
+    tried = [{"engine": "local", "model": "big", "attempt": 1, "round": 0, "reason": "", "retryable": True}]
+    assert lines.line_of(record(**params).but(tried=tried, attempt=1), LOCAL) == line
+    assert line in lines.every(LOCAL)
 
 
 @pytest.mark.parametrize("name", ["bulk", "dead", "dlx", "wait", "webhooks"])
@@ -111,15 +145,15 @@ OWN = ("text_generation_tasks.local", "text_generation_tasks.local.bulk")
 @pytest.mark.parametrize(
     ("consumed", "ready", "others"),
     [
-        ((), ["local", "openai", None], []),
-        (SHARED, [None], ["local", "openai"]),
-        (SHARED[1:], [None], ["local", "openai"]),
+        ((), ["local", "openai", "mock"], []),
+        (SHARED, ["mock"], ["local", "openai"]),
+        (SHARED[1:], ["mock"], ["local", "openai"]),
         (OWN, ["local"], ["openai"]),
         (OWN[1:], ["local"], ["openai"]),
     ],
 )
 def test_a_worker_has_the_engines_of_its_lanes_ready(
-    consumed: tuple[str, ...], ready: list[str | None], others: list[str]
+    consumed: tuple[str, ...], ready: list[str], others: list[str]
 ) -> None:
     app = worker(LOCAL, *consumed)
     assert serving.expected(app, LOCAL) == ready

@@ -10,12 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from textgen import lanes
 from textgen.caller import Caller, Limits
 from textgen.lifecycle import Record
 from textgen.prices import NANO
 from textgen.settings import get_settings
-from textgen.store import keys, scripts
+from textgen.store import keys, lines, scripts
 from textgen.store.answers import Control
 from textgen.store.connection import translated
 from textgen.store.tasks import UNCONFIRMED_S, Store
@@ -80,7 +79,7 @@ class Held:
 
 def queue_of(record: Record) -> str:
     """The queue that a task waits in where its owner's share is used up."""
-    return f"{record.owner}/{lanes.lane_of(record, get_settings()).name}"
+    return f"{record.owner}/{lines.line_of(record, get_settings())}"
 
 
 def _run(store: Store, name: str, *args: Any, before: Iterable[tuple[Any, ...]] = ()) -> list[Any]:

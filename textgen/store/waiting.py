@@ -9,10 +9,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from textgen import lanes
 from textgen.lifecycle import Record, Status
 from textgen.settings import get_settings
-from textgen.store import keys
+from textgen.store import keys, lines
 from textgen.store.connection import translated
 from textgen.store.index import Command
 from textgen.store.records import Records
@@ -35,8 +34,8 @@ class Outlook:
     eta_s: float | None = None
 
 
-def _lane(record: Record) -> str:
-    return lanes.lane_of(record, get_settings()).name
+def _line(record: Record) -> str:
+    return lines.line_of(record, get_settings())
 
 
 def _member(record: Record, attempt: int | None = None) -> str:
@@ -45,24 +44,24 @@ def _member(record: Record, attempt: int | None = None) -> str:
 
 def enter(record: Record, due_ms: float) -> list[Command]:
     """Put a task that is about to be PENDING into its lane, where an attempt may begin from `due_ms` on."""
-    name = keys.waiting(_lane(record))
+    name = keys.waiting(_line(record))
     return [("ZADD", name, "NX", due_ms, _member(record)), ("PEXPIRE", name, KEPT_MS)]
 
 
 def forget(record: Record) -> list[Command]:
     """Take a task that is gone out of its lane."""
-    return [("ZREM", keys.waiting(_lane(record)), _member(record))]
+    return [("ZREM", keys.waiting(_line(record)), _member(record))]
 
 
 def leave(record: Record, now_ms: float) -> list[Command]:
     """Take a task out of its lane that has left PENDING, and note an attempt that has ended."""
     if record.status is Status.PROCESSING:
-        return [("ZREM", keys.waiting(_lane(record)), _member(record, record.attempt - 1))]
+        return [("ZREM", keys.waiting(_line(record)), _member(record, record.attempt - 1))]
     left: list[Command] = []
     if record.status.is_terminal:
         left += forget(record)
     if record.attempt:
-        name = keys.ends(_lane(record))
+        name = keys.ends(_line(record))
         left += [("ZADD", name, now_ms, _member(record)), ("ZREMRANGEBYRANK", name, 0, -ENDS_KEPT - 1)]
         left.append(("PEXPIRE", name, ENDS_KEPT_MS))
     return left
@@ -70,8 +69,8 @@ def leave(record: Record, now_ms: float) -> list[Command]:
 
 def prune(store: Records) -> None:
     """Take tasks out of the heads of all lanes that do not wait any more."""
-    for lane in lanes.every(get_settings()):
-        name = keys.waiting(lane.name)
+    for line in lines.every(get_settings()):
+        name = keys.waiting(line)
         with translated():
             members = store.client.zrange(name, 0, PRUNED - 1)
         stale = [member for member in members if not _waits(store, member)]
@@ -90,15 +89,15 @@ def outlooks(store: Records, records: Iterable[Record]) -> dict[str, Outlook]:
     waiting = [record for record in records if record.status is Status.PENDING]
     if not waiting:
         return {}
-    now, paces = store.now_ms(), {lane: _pace_ms(store, lane) for lane in set(map(_lane, waiting))}
+    now, paces = store.now_ms(), {line: _pace_ms(store, line) for line in set(map(_line, waiting))}
     with translated():
         pipe = store.client.pipeline(transaction=False)
         for record in waiting:
-            pipe.zrank(keys.waiting(_lane(record)), _member(record))
-            pipe.zscore(keys.waiting(_lane(record)), _member(record))
+            pipe.zrank(keys.waiting(_line(record)), _member(record))
+            pipe.zscore(keys.waiting(_line(record)), _member(record))
         answers = pipe.execute()
     return {
-        record.task_id: _outlook(answers[2 * i], answers[2 * i + 1], now, paces[_lane(record)])
+        record.task_id: _outlook(answers[2 * i], answers[2 * i + 1], now, paces[_line(record)])
         for i, record in enumerate(waiting)
     }
 
