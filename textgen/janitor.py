@@ -94,10 +94,21 @@ class Janitor:
         while due := [entry for entry in schedule.due(len(seen) + PAGE) if entry[0] not in seen]:
             for task_id, score in due:
                 seen.add(task_id)
-                if not act(task_id, score):
+                if not self._does(schedule, act, task_id, score):
                     return
             if not schedules.lead(self.store, self.name, LEAD_MS):
                 return
+
+    def _does(self, schedule: Schedule, act: Callable[[str, str], bool], task_id: str, score: str) -> bool:
+        """Act on one that is due; put it off if it cannot be acted on, so that it holds up no other."""
+        try:
+            return act(task_id, score)
+        except (StoreUnavailable, BrokerUnavailable):
+            raise
+        except Exception as exc:  # noqa: BLE001 - whatever is wrong with one entry, all others come after it
+            log.error("janitor stumbled", task_id=task_id, where=outline(exc))
+            schedule.postpone(task_id, self.store.now_ms() + AGAIN_S * 1000)
+            return True
 
     def _publish(self, task_id: str, score: str) -> bool:
         """Publish the message of an outbox entry that is due; False if the broker refuses."""

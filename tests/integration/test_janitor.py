@@ -115,3 +115,22 @@ def test_a_task_of_a_dead_worker_fails_at_its_deadline(
 
     assert (record.status, record.error.type) == ("FAILED", "deadline")
     assert new(env, before)["expired"] == 1
+
+
+def test_a_task_that_nobody_can_read_holds_up_no_other(env: Environment, client: ModuleType) -> None:
+    from textgen.celery import app
+    from textgen.janitor import Janitor
+    from textgen.requests import parse_request
+    from textgen.settings import get_settings
+    from textgen.store import keys, open_store
+
+    store = open_store()
+    odd, other = (client.submit(parse_request({"prompt": "x"})).task_id for _ in range(2))
+    store.client.set(keys.record(odd), "{")
+    for number, task_id in enumerate((odd, other)):
+        store.client.zadd(keys.WATCH, {task_id: number})
+    store.client.hset(keys.state(other), "deadline", 1)
+    janitor = Janitor(app, get_settings(), store, "here")
+    janitor._each(janitor.watch, janitor._look)
+    assert client.get(other).status == "FAILED"
+    assert store.client.zscore(keys.WATCH, odd) > store.now_ms()
