@@ -56,7 +56,6 @@ class RecordBackend(BaseBackend):
         record = store.get(task_id)
         if record is not None and not record.status.is_terminal:
             store.move(outcomes.failed(record, error), token=token)
-            store.discard(task_id)
 
     def _fail_unsubmitted(self, task_id: str) -> None:
         """Say of a link of a chain that it will never be submitted, because one before it failed."""

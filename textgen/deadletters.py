@@ -100,7 +100,6 @@ class DeadLetters:
                 # Terminal, or an attempt by way of another message lives: not this letter's affair.
                 return
             elif self.store.move(outcomes.failed(record, error), rev=control.rev).outcome is not Moved.MOVED:
-                self.store.discard(task_id)
                 return
 
     def _keep(self, message: Any, headers: dict[str, Any], letter: DeadLetter) -> None:

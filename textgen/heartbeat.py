@@ -125,7 +125,6 @@ class Heartbeat:
         """Record that an attempt failed for good, and let it know at its next chunk."""
         ended = with_partial(self.store, failed(running.record, error))
         self.store.move(ended, token=running.token)
-        self.store.discard(running.record.task_id)
         running.ended, running.ended_at = error, time.monotonic()
         if error is ATTEMPT_HUNG and running.hung:
             running.hung()

@@ -68,8 +68,6 @@ def cancel(store: Store, task_id: str) -> Transition:
             return Transition(Moved.ENDED if record else Moved.ABSENT, record)
         moved = cancelled(store, record or Record(task_id), control)
         if moved.outcome is not Moved.MOVED:
-            if moved.outcome is Moved.OK:
-                store.discard(task_id)
             return moved
 
 
@@ -92,7 +90,6 @@ def lose(store: Store, settings: Settings, task_id: str, token: str) -> None:
     if failures >= settings.max_attempts:
         ended = with_partial(store, failed(record.but(failures=failures), WORKER_LOST))
         store.move(ended, token=token, is_dead=True)
-        store.discard(task_id)
     else:
         wait_s = retry_delay_s(settings, failures)
         waiting = record.but(status=Status.PENDING, failures=failures)

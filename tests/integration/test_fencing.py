@@ -11,6 +11,7 @@ import redis
 from tests.processes import wait_until
 from tests.services import PrivateRedis
 from textgen import outcomes
+from textgen.heartbeat import Heartbeat, Running
 from textgen.lifecycle import Failure, Record, Status, Usage, new_task_id
 from textgen.messages import Delivery
 from textgen.settings import Settings
@@ -80,6 +81,17 @@ def test_a_stopped_attempt_that_goes_on_after_another_took_over_changes_nothing(
     assert store.move(first.but(status=Status.PENDING), token="first").outcome is not Moved.OK
 
     assert (store.client.get(keys.record(task_id)), log.read(store, task_id)) == before
+
+
+def test_an_attempt_that_ends_too_late_leaves_the_schedule_of_its_task(
+    store: Store, delivery: Delivery
+) -> None:
+    task_id = delivery.record.task_id
+    first = claim(store, delivery, "first")
+    assert outcomes.hand_back(store, task_id, "first")
+    Heartbeat(store).end(Running(first, "first", 1.0), outcomes.ATTEMPT_HUNG)
+    for schedule in (keys.OUTBOX, keys.WATCH):
+        assert store.client.zscore(schedule, task_id)
 
 
 def test_the_text_of_the_attempt_that_completed_is_the_record(store: Store, delivery: Delivery) -> None:

@@ -81,7 +81,7 @@ class Records:
             self.client.zremrangebyrank(keys.CREATED, 0, -at_most - 1)
 
     def discard(self, task_id: str) -> None:
-        """Forget the index entries of a task that is terminal or whose submit was refused."""
+        """Forget the schedule of a task whose submit was refused. A move does so for what it ends."""
         with translated():
             pipe = self.client.pipeline(transaction=False)
             pipe.zrem(keys.WATCH, task_id)
