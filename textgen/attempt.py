@@ -99,8 +99,9 @@ def _follow(delivery: Delivery, known: Record, worker: Worker) -> Parked | Ended
     """Let a task wait for the one that leads, which may have claimed it already."""
     if known.status.is_terminal:
         return Ended(known)
-    is_claimed = known.status is Status.PROCESSING
-    return Parked(delivery.record, delivery.terms, worker.store.lease_s if is_claimed else FOLLOW_S)
+    wait_s = worker.store.lease_s if known.status is Status.PROCESSING else FOLLOW_S
+    worker.store.hold(known.task_id, wait_s)  # so that nobody takes its message for lost
+    return Parked(delivery.record, delivery.terms, wait_s)
 
 
 def _put_off(record: Record, terms: Terms, token: str, wait_s: float, worker: Worker) -> Parked | Ended:

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -341,6 +342,21 @@ def test_a_second_message_of_the_leader_takes_no_lead_away(env: Environment) -> 
     other = submit()
     waits = caching.enter(store, settings, Delivery(store.get(other), store.control(other).terms))
     assert waits.role == Role.FOLLOW
+
+
+def test_a_task_that_waits_for_another_is_known_to_be_parked(env: Environment) -> None:
+    from textgen import attempt, caching
+    from textgen.messages import Delivery
+    from textgen.settings import get_settings
+    from textgen.store import open_store
+
+    store, settings = open_store(), get_settings()
+    leader, other = (Delivery(store.get(one), store.control(one).terms) for one in (submit(), submit()))
+    caching.enter(store, settings, leader)
+    parked = attempt.run(other, "token", SimpleNamespace(store=store, settings=settings))
+    assert isinstance(parked, attempt.Parked)
+    until_ms = store.control(other.record.task_id).parked_ms
+    assert abs(until_ms - store.now_ms() - parked.wait_s * 1000) < 1000
 
 
 @on_both
