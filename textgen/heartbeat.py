@@ -17,6 +17,7 @@ import structlog
 
 from textgen.errors import StoreUnavailable
 from textgen.lifecycle import Failure, Record
+from textgen.logs import outline
 from textgen.outcomes import ATTEMPT_HUNG, DEADLINE, failed, with_partial
 from textgen.store import Store
 from textgen.store.answers import Verdict
@@ -95,10 +96,20 @@ class Heartbeat:
             time.sleep(self.store.lease_s / BEATS_PER_LEASE)
             with self._lock:
                 attempts = list(self._running)
-            for running in attempts:
-                self._look_after(running)
-                if running.on_beat:
-                    running.on_beat()
+            self.beat(attempts)
+
+    def beat(self, attempts: list[Running]) -> None:
+        """Look after attempts: all leases first, then what each does for others, which may take longer."""
+        for running in attempts:
+            self._guarded(running, self._look_after)
+        for running in attempts:
+            self._guarded(running, lambda one: one.on_beat and one.on_beat())
+
+    def _guarded(self, running: Running, act: Callable[[Running], None]) -> None:
+        try:
+            act(running)
+        except Exception as exc:  # noqa: BLE001 - what is wrong with one attempt must not end the others' leases
+            log.error("heartbeat stumbled", task_id=running.record.task_id, where=outline(exc))
 
     def _look_after(self, running: Running) -> None:
         if running.ended:

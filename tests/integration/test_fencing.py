@@ -210,3 +210,23 @@ def test_times_are_those_of_redis_in_iso_8601(store: Store, delivery: Delivery) 
     assert abs(calendar.timegm(created) - seconds - micros / 1e6) < 5
     stored = json.loads(store.client.get(keys.record(delivery.record.task_id)))
     assert stored["created_at"] == stored["updated_at"] < stored["deadline"]
+
+
+def test_what_goes_wrong_at_a_beat_costs_no_other_attempt_its_lease(store: Store) -> None:
+    beats: list[str] = []
+
+    def breaks() -> None:
+        beats.append("breaks")
+        raise RuntimeError
+
+    runs = []
+    for token, on_beat in (("a", breaks), ("b", lambda: beats.append("b"))):
+        submitted = store.submit(Record(new_task_id(), prompt="hello"), Terms(60_000, 0, "print"), 600)
+        record = claim(store, Delivery(submitted.record, submitted.terms), token)
+        runs.append(Running(record, token, 60.0, on_beat=on_beat))
+    before = [store.control(one.record.task_id).lease_ms for one in runs]
+    time.sleep(0.01)
+    Heartbeat(store).beat(runs)
+    after = [store.control(one.record.task_id).lease_ms for one in runs]
+    assert all(late > early for early, late in zip(before, after, strict=True))
+    assert beats == ["breaks", "b"]
