@@ -32,6 +32,8 @@ TELL_S = 0.1
 #: Followers that are claimed in one look, and that one attempt writes for: more are answered from the
 #: cache when they come back.
 LOOK, MOST = 50, 250
+#: Those that are claimed at one beat, where the leases of other attempts wait for it.
+LOOK_AT_BEAT = 5
 #: How texts end that may answer later requests.
 WHOLE = ("stop", "length")
 #: Why the text of a follower is void that was handed back.
@@ -142,12 +144,12 @@ class Followers:
     # Each with the lock held, while `place` is there
 
     def _look(self, is_beat: bool = False) -> None:
-        self._adopt()
+        self._adopt(LOOK_AT_BEAT if is_beat else LOOK)
         self._write(self.draft.text, is_beat)
 
-    def _adopt(self) -> None:
+    def _adopt(self, at_most: int = LOOK) -> None:
         assert self.place is not None
-        room = min(LOOK, MOST - len(self._followers))
+        room = min(at_most, MOST - len(self._followers))
         lease_ms = int(self.store.lease_s * 1000)
         _, ids = cache.attend(self.store, self.place, self._leader, lease_ms, room)
         for task_id in ids:
@@ -165,22 +167,26 @@ class Followers:
             self._followers[task_id] = Follower(Running(claim.record, token, limit_s))
 
     def _write(self, text: str, is_beat: bool = False) -> None:
-        """Write what each lacks; at a beat, renew the leases of the others too."""
+        """Write what each lacks; at a beat, renew the leases of the others too, and leave the rest for later.
+
+        Settling may publish, for which a broker that is away lets one wait: the janitor settles these.
+        """
         due = [one for one in self._followers.values() if is_beat or one.written < len(text)]
         pieces = [follower.piece(text) for follower in due]
         for follower, verdict in zip(due, fanout.append_each(self.store, pieces), strict=True):
             if verdict is not Verdict.OK:
-                self._drop(follower)
+                self._drop(follower, is_beat)
                 continue
             follower.note_written()
             if follower.running.overrun_s > 0:
                 self.heartbeat.end(follower.running, ATTEMPT_TIMEOUT)
-                self._drop(follower)
+                self._drop(follower, is_beat)
 
-    def _drop(self, follower: Follower) -> None:
+    def _drop(self, follower: Follower, is_beat: bool = False) -> None:
         task_id = follower.running.record.task_id
         del self._followers[task_id]
-        self.settle(task_id)
+        if not is_beat:
+            self.settle(task_id)
 
     def _keep(self, stored: Stored) -> None:
         assert self.place is not None

@@ -359,6 +359,29 @@ def test_a_task_that_waits_for_another_is_known_to_be_parked(env: Environment) -
     assert abs(until_ms - store.now_ms() - parked.wait_s * 1000) < 1000
 
 
+def test_nobody_settles_a_follower_at_a_beat(env: Environment) -> None:
+    from textgen import caching, client
+    from textgen.draft import Draft
+    from textgen.followers import Followers
+    from textgen.heartbeat import Heartbeat, Running
+    from textgen.messages import Delivery
+    from textgen.settings import get_settings
+    from textgen.store import open_store
+
+    store, settings, settled = open_store(), get_settings(), []
+    leader, other = (Delivery(store.get(one), store.control(one).terms) for one in (submit(), submit()))
+    seat, _ = (caching.enter(store, settings, one) for one in (leader, other))
+    claim = store.claim(leader.record, leader.terms, "token", "worker")
+    draft = Draft(Running(claim.record, "token", 60.0), leader.terms, store, "worker")
+    followers = Followers(seat.place, draft, Heartbeat(store), settings, settled.append)
+    followers.beat()
+    assert store.get(other.record.task_id).status == Status.PROCESSING.value
+    client.cancel(other.record.task_id)
+    followers.beat()
+    assert not followers._followers
+    assert settled == []
+
+
 @on_both
 def test_a_chain_behind_a_follower_goes_on(
     env: Environment, start_worker: Callable[..., WorkerProcess]
