@@ -83,8 +83,9 @@ def run(delivery: Delivery, token: str, worker: Worker) -> Parked | Ended:
         if delivery.is_foreign and claim.record.attempt == 1:
             count(claim.record, worker)
         if isinstance(call, Wait):
+            parked = _put_off(claim.record, delivery.terms, token, call.seconds, worker)
             caching.leave(worker.store, seat, delivery.record.task_id)
-            return _put_off(claim.record, delivery.terms, token, call.seconds, worker)
+            return parked
         limit_s = delivery.terms.limit_s(worker.settings.attempt_timeout_s)
         running = Running(claim.record, token, limit_s, hung=call.hung if call else None)
         with worker.heartbeat.keeping(running):

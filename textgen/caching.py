@@ -120,7 +120,7 @@ def enter(store: Store, settings: Settings, delivery: Delivery) -> Seat:
 
 def leave(store: Store, seat: Seat, task_id: str) -> None:
     """Give up a lead that was taken for an attempt that does not begin."""
-    if seat.place is None or seat.role is not Role.LEAD:
+    if seat.place is None or not seat.leads:
         return
     known = store.get(task_id)
     # Where another message of the same task was quicker, its attempt leads.

@@ -382,6 +382,26 @@ def test_nobody_settles_a_follower_at_a_beat(env: Environment) -> None:
     assert settled == []
 
 
+def test_a_task_that_is_put_off_leads_no_longer(env: Environment) -> None:
+    """Given a task that the store does not know, and an engine that may not be called now."""
+    from textgen import attempt, caching
+    from textgen.gate import Wait
+    from textgen.lifecycle import new_task_id
+    from textgen.messages import Delivery
+    from textgen.settings import get_settings
+    from textgen.store import open_store
+    from textgen.store.cache import Role
+
+    store, settings, task_id = open_store(), get_settings(), submit()
+    known = Delivery(store.get(task_id), store.control(task_id).terms)
+    unknown = Delivery(known.record.but(task_id=new_task_id()), known.terms)
+    gate = SimpleNamespace(ask=lambda record, permit_id: Wait(5.0))
+    worker = SimpleNamespace(store=store, settings=settings, gate=gate, name="worker")
+    parked = attempt.run(unknown, "token", worker)
+    assert isinstance(parked, attempt.Parked)
+    assert caching.enter(store, settings, known).role is Role.LEAD
+
+
 @on_both
 def test_a_chain_behind_a_follower_goes_on(
     env: Environment, start_worker: Callable[..., WorkerProcess]
