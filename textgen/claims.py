@@ -67,13 +67,23 @@ def begin(
         if isinstance(answer, Wait) and worker.store.hold(record.task_id, answer.seconds):
             return Claim(Claimed.BUSY, record, answer.seconds), answer
         call = answer if isinstance(answer, Call) else None
-        claim = _claim(_meant_for(call, record, worker), delivery.terms, token, worker)
+        claim = _claim_for(call, record, delivery.terms, token, worker)
         if claim.outcome is not Claimed.MOVED or claim.record is None:
             return claim, answer
         record = claim.record
         if call and not call.fits(worker.gate.entries(record)):
             call.give_back()
             call = None
+
+
+def _claim_for(call: Call | None, record: Record, terms: Terms, token: str, worker: Worker) -> Claim:
+    """Claim the task for a call, whose permit is given back if that cannot be done."""
+    try:
+        return _claim(_meant_for(call, record, worker), terms, token, worker)
+    except BaseException:
+        if call:
+            call.give_back()
+        raise
 
 
 def _meant_for(call: Call | None, record: Record, worker: Worker) -> Record:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tests.services import PrivateRedis
+from textgen import claims
 from textgen.calls import Call
 from textgen.engines.base import Allowance, Chunk, Finish, Quota
-from textgen.errors import EngineUnusable, PermanentEngineError, TransientEngineError
+from textgen.errors import EngineUnusable, PermanentEngineError, StoreUnavailable, TransientEngineError
 from textgen.gate import Gate, Wait
 from textgen.lifecycle import Record, Usage, new_task_id
+from textgen.messages import Delivery
 from textgen.settings import Settings
 from textgen.store import Store, circuits, permits
+from textgen.store.answers import Terms
 from textgen.store.connection import connect
 
 FINISH = Finish("stop", Usage(1, 1))
@@ -182,3 +186,20 @@ def test_a_call_that_was_left_off_before_its_answer_counts(world: World) -> None
     pieces.close()
     call.give_back()
     assert world.look().requests == 1
+
+
+@with_limit
+def test_a_claim_that_redis_does_not_answer_gives_the_permit_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*given: Any) -> Any:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(world.store, "claim", away)
+    record = Record(new_task_id(), prompt="Hello", params={"engine": "openai"})
+    delivery = Delivery(record, Terms(60_000, 0, "print"))
+    worker: Any = SimpleNamespace(store=world.store, settings=world.settings, gate=world.gate, name="here")
+    for _ in range(5):
+        with pytest.raises(StoreUnavailable):
+            claims.begin(delivery, new_task_id(), worker)
+    assert isinstance(world.ask(), Call)
