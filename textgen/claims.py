@@ -90,7 +90,7 @@ def _meant_for(call: Call | None, record: Record, worker: Worker) -> Record:
     """The record with the engine that its attempt goes to, where its parameters leave that open."""
     if call is None or routes.is_plain(record, worker.settings):
         return record
-    tried = routes.noted(record, call.passed_over, record.attempt + 1)
+    tried = routes.noted(record, call.passed_over, record.attempt + 1, called=False)
     return record.but(engine=call.entry.engine, model=call.entry.model, tried=tried)
 
 

@@ -146,7 +146,7 @@ class Record:
     attempt: int = 0
     failures: int = 0
     #: The newest engines that an attempt tried in vain or passed over: {`engine`, `model`, `attempt`,
-    #: `round` (failures of the task before), `reason`, `retryable`}.
+    #: `round` (failures of the task before), `reason`, `retryable`, `called`}.
     tried: list[dict[str, Any]] = field(default_factory=list)
     cached: bool = False
     replay_of: str | None = None

@@ -122,9 +122,17 @@ def header_of(record: Record, terms: Terms) -> dict[str, Any]:
         "attempt_s": terms.attempt_s,
         "replay_of": record.replay_of,
         "signer": json.loads(terms.webhook).get("signer") if terms.webhook else None,
-        # told before the record is read: a message knows of no failures, and so of one round only
-        "tried": [{**one, "round": 0} for one in routes.this_round(record)],
+        "tried": _told(record),
     }
+
+
+def _told(record: Record) -> list[dict[str, Any]]:
+    """What a message tells of engines that were tried: all of it counts, and is of one round.
+
+    It is read before the record is, and knows of no failures.
+    """
+    spent = [{**one, "round": 0} for one in routes.this_round(record)]
+    return [{name: value for name, value in one.items() if name != "called"} for one in spent]
 
 
 def read(

@@ -210,8 +210,13 @@ def _cost(entry: Entry, record: Record, settings: Settings) -> float:
 
 
 def this_round(record: Record) -> list[dict[str, Any]]:
-    """What of `tried` belongs to the present round: every failure of the task begins a new one."""
-    return [one for one in record.tried if one["round"] == record.failures]
+    """What of `tried` belongs to the present round: every failure of the task begins a new one.
+
+    What an attempt passed over counts only if it tried another engine then: one that was handed back did not.
+    """
+    present = [one for one in record.tried if one["round"] == record.failures]
+    calling = {one["attempt"] for one in present if one.get("called", True)}
+    return [one for one in present if one["attempt"] in calling]
 
 
 def left(record: Record, settings: Settings) -> tuple[Entry, ...]:
@@ -221,12 +226,19 @@ def left(record: Record, settings: Settings) -> tuple[Entry, ...]:
 
 
 def next_entry(record: Record, settings: Settings) -> Entry:
-    """The engine that the next attempt is to try first."""
-    return (left(record, settings) or plan(record, settings))[0]
+    """The engine that the next attempt is to try first: if it can be, none that was passed over just now."""
+    entries = left(record, settings) or plan(record, settings)
+    now = (record.failures, record.attempt)
+    passed = {(one["engine"], one["model"]) for one in record.tried if (one["round"], one["attempt"]) == now}
+    return next((entry for entry in entries if (entry.engine, entry.model) not in passed), entries[0])
 
 
 def noted(
-    record: Record, entries: Iterable[tuple[Entry, str]], attempt: int, retryable: bool = True
+    record: Record,
+    entries: Iterable[tuple[Entry, str]],
+    attempt: int,
+    retryable: bool = True,
+    called: bool = True,
 ) -> list[dict[str, Any]]:
     """The record's `tried`, with engines added that an attempt tried or passed over.
 
@@ -235,6 +247,7 @@ def noted(
         entries: The engines, each with the reason why it did not write the text.
         attempt: The attempt.
         retryable: Whether they may do so another time.
+        called: Whether they were called, rather than passed over.
     """
     more = [
         {
@@ -244,6 +257,7 @@ def noted(
             "round": record.failures,
             "reason": reason,
             "retryable": retryable,
+            "called": called,
         }
         for entry, reason in entries
     ]

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from textgen import routes
+from textgen import consumer, messages, routes
 from textgen.errors import ConfigurationError, InvalidRequest
 from textgen.lifecycle import Record, new_task_id
 from textgen.requests import GenerationRequest, parse_request
 from textgen.settings import Settings, get_settings
+from textgen.store.answers import Terms
 
 NAMED = {
     "smart": ["openai/gpt-5", "anthropic"],
@@ -139,7 +140,8 @@ def test_each_engine_has_one_try_in_a_round_and_a_failure_begins_the_next() -> N
     task = task.but(attempt=1, tried=routes.noted(task, [(first, "down")], 1))
     assert left(task) == ["anthropic/m", "local/m"]
     assert routes.next_entry(task, settings()) == second
-    task = task.but(attempt=2, tried=routes.noted(task, [(second, "circuit open"), (third, "down")], 2))
+    task = task.but(tried=routes.noted(task, [(second, "circuit open")], 2, called=False))
+    task = task.but(attempt=2, tried=routes.noted(task, [(third, "down")], 2))
     assert left(task) == []
     assert left(task.but(failures=1)) == ["openai/m", "anthropic/m", "local/m"]
     assert task.tried[1] == {
@@ -149,7 +151,22 @@ def test_each_engine_has_one_try_in_a_round_and_a_failure_begins_the_next() -> N
         "round": 0,
         "reason": "circuit open",
         "retryable": True,
+        "called": False,
     }
+
+
+def test_an_engine_that_was_only_passed_over_still_has_its_try() -> None:
+    task = record("openai,anthropic,local", "m")
+    first, second, _ = routes.plan(task, settings())
+    passed = task.but(attempt=1, tried=routes.noted(task, [(first, "circuit open")], 1, called=False))
+    assert left(passed) == ["openai/m", "anthropic/m", "local/m"]
+    assert routes.next_entry(passed, settings()) == second
+    assert routes.next_entry(passed.but(attempt=2), settings()) == first
+    failed = passed.but(tried=routes.noted(passed, [(second, "down")], 1))
+    assert left(failed) == ["local/m"]
+    told = messages.header_of(failed, Terms(1000, 0, ""))["tried"]
+    assert consumer._are_tries(told)
+    assert left(task.but(tried=told)) == ["local/m"]
 
 
 def test_what_was_tried_is_kept_within_bounds() -> None:

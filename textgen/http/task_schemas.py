@@ -73,6 +73,7 @@ class TaskTried(BaseModel):
     round: int = Field(description="Failures of the task before; in each round every engine gets one try.")
     reason: str = Field(description="Why, in a sentence or a few words.")
     retryable: bool = Field(description="Whether it may write another time.")
+    called: bool = Field(True, description="Whether it was called, rather than passed over.")
 
 
 class Task(BaseModel):
