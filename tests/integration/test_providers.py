@@ -32,6 +32,7 @@ def env(module_stack_env: Callable[..., Environment], provider: ScriptedProvider
     lab = {"base_url": f"{provider.url}/v1", "api_key": KEY, "model": "whole"}
     given: dict[str, Any] = {"TEXTGEN_SERVERS": json.dumps({"lab": lab}), "TEXTGEN_ENGINE": "lab"}
     given |= {"TEXTGEN_PRICES": json.dumps(PRICES), "TEXTGEN_MAX_ATTEMPTS": 2, "TEXTGEN_RETRY_BASE_S": 0.1}
+    given["TEXTGEN_BREAKER_FAILURES"] = 1000  # so many fail here that nobody else would get a turn
     return module_stack_env("rabbitmq", **given)
 
 
