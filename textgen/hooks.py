@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import structlog
@@ -252,7 +253,8 @@ class GenerateTask(Task):
         """Publish a task's message once, confirmed and bounded in time."""
         settings = get_settings()
         with broker.producer(self.app, settings, producer) as lent:
-            super().apply_async(
+            publish = partial(
+                super().apply_async,
                 (),
                 messages.kwargs_of(record, terms),
                 task_id=record.task_id,
@@ -268,3 +270,4 @@ class GenerateTask(Task):
                 mandatory=True,
                 confirm_timeout=settings.publish_timeout_s,
             )
+            broker.confirmed(publish)
