@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import select
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from amqp.exceptions import AccessRefused, AMQPError, NotFound
+from amqp.exceptions import AccessRefused, AMQPError, MessageNacked, NotFound
 from kombu.exceptions import KombuError, OperationalError
 from redis.exceptions import RedisError
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 #: What may be wrong with a broker when it is spoken to, RabbitMQ or Redis.
 ERRORS = (KombuError, AMQPError, RedisError, OSError)
+
+#: Seconds between the tries of a publish that RabbitMQ refused: the time in which a queue gets a leader.
+REFUSED_PAUSES_S = (0.05, 0.2, 0.5)
 
 #: Seconds after which RabbitMQ takes a message back where nobody says otherwise (its `consumer_timeout`).
 CONSUMER_TIMEOUT_S = 1800
@@ -98,6 +102,27 @@ def producer(app: Celery, settings: Settings, given: Producer | None = None) -> 
             connection.release()
 
 
+def confirmed(publish: Callable[[], object]) -> None:
+    """Publish, and again a moment later where RabbitMQ says that it did not take the message.
+
+    So it does while a quorum queue has no leader: one that another connection is just declaring, or
+    whose leader's node died. A queue that is full says the same, and is asked as often.
+    """
+    for pause_s in REFUSED_PAUSES_S:
+        try:
+            publish()
+            return
+        except ERRORS as exc:
+            if not _is_refused(exc):
+                raise
+        time.sleep(pause_s)
+    publish()
+
+
+def _is_refused(exc: BaseException) -> bool:
+    return isinstance(exc.__cause__ or exc, MessageNacked)
+
+
 def _is_ours(given: Producer, settings: Settings) -> bool:
     """Whether a producer's connection is bounded in time and confirms, as all of ours."""
     options = given.__connection__.transport_options
@@ -157,7 +182,7 @@ def forbidden(exc: AccessRefused) -> str:
 def _reason(exc: BaseException) -> str:
     if "NO_ROUTE" in str(exc):
         return "its queue does not exist"
-    if type(exc).__name__ == "MessageNacked":
+    if _is_refused(exc):
         return "its queue is full or refuses"
     if isinstance(exc, AccessRefused):
         return forbidden(exc)

@@ -6,6 +6,7 @@ These functions speak to broker and store directly. They are called as those of 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -182,9 +183,13 @@ def delete(task_id: str, owner: str | None = None) -> None:
         TaskUnfinished: It waits or runs.
         StoreUnavailable: Redis did not answer; the call may be repeated.
     """
+    from textgen.tasks import generate
+
     record, store = get(task_id, owner), open_store()
     if not record.status.is_terminal:
         raise TaskUnfinished(f"task {task_id} is {record.status.value}")
+    with suppress(BrokerUnavailable):  # to publish what waits behind it: the outbox will
+        settlement.sweep(store, get_settings(), task_id, generate.send)  # what it used goes with it
     graveyard.exhume(store, task_id)
     store.delete(record)
 

@@ -52,7 +52,10 @@ class Forbidden(TextgenError):
 
 
 class DuplicateTask(TextgenError):
-    """The task id given was used before, for another request; leave it out or choose a new one."""
+    """The task id given was used before, for another request or one that was not accepted.
+
+    Leave it out or choose a new one.
+    """
 
 
 class IdempotencyKeyReused(TextgenError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import structlog
@@ -21,7 +22,7 @@ from textgen.caller import Caller
 from textgen.errors import BrokerUnavailable, DuplicateTask, InvalidRequest, StoreUnavailable
 from textgen.groups import Groups
 from textgen.lifecycle import Record, is_task_id, new_task_id
-from textgen.options import due_s, read_envelope, with_options
+from textgen.options import due_s, read_envelope, with_ids, with_options
 from textgen.received import HIDDEN
 from textgen.requests import GenerationRequest
 from textgen.settings import get_settings
@@ -39,18 +40,24 @@ def _take_back(task_id: str) -> bool:
     store = open_store()
     is_refused = store.refuse(task_id)
     if is_refused:
-        settlement.settle(store, get_settings(), task_id)
+        for let_in in settlement.settle(store, get_settings(), task_id):
+            store.schedule(let_in, 0.0)  # not published here: the broker has just failed
     return is_refused
 
 
-_withdrawals = Withdrawals(_take_back)
+def _undo(task_id: str) -> None:
+    """Take back a submit, or cancel it where it has begun to run."""
+    if not _take_back(task_id):
+        outcomes.cancel(open_store(), task_id)
+
+
+_withdrawals = Withdrawals(_undo)
 
 
 def _give_up(task_id: str) -> None:
-    """Take back a member of a group that broke off; one that has begun to run is cancelled."""
+    """Undo the submit of a member of a group that broke off, now or as soon as the store is there."""
     try:
-        if not _take_back(task_id):
-            outcomes.cancel(open_store(), task_id)
+        _undo(task_id)
     except StoreUnavailable:
         _withdrawals.add(task_id)
 
@@ -87,7 +94,7 @@ class GenerateTask(Task):
 
         Raises:
             InvalidRequest: The arguments are not a request, or the id is not a lower-case UUID4.
-            DuplicateTask: The id was used before for another request.
+            DuplicateTask: The id was used before, for another request or for one that was not accepted.
             LimitExceeded, QueueFull, BudgetExhausted: A limit is reached; nothing was queued.
             StoreUnavailable: Redis did not answer; nothing was queued.
             BrokerUnavailable: The broker did not confirm; nothing of this will become visible.
@@ -99,7 +106,7 @@ class GenerateTask(Task):
             raise InvalidRequest.of({"field": "task_id", "reason": "must be a lower-case UUID, version 4"})
         options = {
             **options,
-            "link": link,
+            "link": with_ids(link) or None,
             "link_error": link_error,
             "shadow": shadow,
             "producer": producer,
@@ -162,9 +169,9 @@ class GenerateTask(Task):
         admission = admit(store, settings, record, caller, is_delayed=delay_s > 0, is_free=is_free)
         submitted = store.submit(record, terms, request.deadline_s or settings.deadline_s, delay_s, queue_s)
         if submitted.terms is None:
-            settlement.settle(store, settings, task_id)
+            settlement.settle_now(store, settings, task_id, self.send)
         if submitted.is_clash:
-            raise DuplicateTask(f"task id {task_id} was used before for another request")
+            raise DuplicateTask(f"task id {task_id} was used before, for another request or one not accepted")
         if submitted.terms and stored and (ended := self._serve(submitted.record, submitted.terms, stored)):
             return replace(submitted, record=ended)
         is_waiting = admission.place == "waiting" and meter.is_waiting(store, record)
@@ -189,11 +196,15 @@ class GenerateTask(Task):
     def _first_send(self, record: Record, terms: Terms, delay_s: float, producer: Any) -> None:
         """Publish a task that was just recorded; take it back if the broker does not confirm.
 
-        If it runs in spite of that, the broker has it after all, and the submit has succeeded.
+        If it runs in spite of that, the broker has it after all, and the submit has succeeded. What a
+        running task submits is left to the outbox instead: nobody would submit the rest of a chain again.
         """
         try:
             self.send(record, terms, delay_s, producer)
-        except (BrokerUnavailable, StoreUnavailable):
+        except (BrokerUnavailable, StoreUnavailable) as exc:
+            if self.app.current_worker_task is not None:
+                log.warning("left to the outbox to publish", task_id=record.task_id, reason=str(exc))
+                return
             try:
                 is_refused = _take_back(record.task_id)
             except StoreUnavailable:
@@ -252,7 +263,8 @@ class GenerateTask(Task):
         """Publish a task's message once, confirmed and bounded in time."""
         settings = get_settings()
         with broker.producer(self.app, settings, producer) as lent:
-            super().apply_async(
+            publish = partial(
+                super().apply_async,
                 (),
                 messages.kwargs_of(record, terms),
                 task_id=record.task_id,
@@ -268,3 +280,4 @@ class GenerateTask(Task):
                 mandatory=True,
                 confirm_timeout=settings.publish_timeout_s,
             )
+            broker.confirmed(publish)

@@ -15,6 +15,7 @@ from textgen import messages
 from textgen.caller import Caller
 from textgen.errors import (
     BrokerUnavailable,
+    DuplicateTask,
     IdempotencyKeyReused,
     InvalidRequest,
     LimitExceeded,
@@ -62,7 +63,10 @@ def submit(request: GenerationRequest, key: str, caller: Caller | None = None) -
             return _as_accepted(request, entry, owner), True
         control = None if entry is mine else store.control(entry.task_id)
         if control is None:  # nobody came so far as to record the task
-            submitted = _accept(store, request, key, caller, entry)
+            try:
+                submitted = _accept(store, request, key, caller, entry)
+            except DuplicateTask:  # somebody else did at the same moment, and was refused
+                continue
             if submitted.terms:
                 known = _accepted(entry, submitted.terms.deadline_ms, request)
                 # The task is accepted: without this, whoever repeats the request settles it.

@@ -6,10 +6,14 @@ import math
 from datetime import UTC, datetime
 from typing import Any
 
+from celery import Signature
+from celery.canvas import maybe_signature
+from celery.utils.functional import maybe_list
 from kombu.utils import json as kombu_json
 
 from textgen import lanes
 from textgen.errors import InvalidRequest
+from textgen.lifecycle import new_task_id
 from textgen.requests import GenerationRequest, parse_request
 from textgen.settings import get_settings
 
@@ -17,6 +21,20 @@ from textgen.settings import get_settings
 def read_envelope(text: str) -> dict[str, Any]:
     """The options that an envelope holds."""
     return dict(kombu_json.loads(text)) if text else {}
+
+
+def with_ids(link: Any) -> list[Signature]:
+    """Callbacks as Celery's option `link` has them, each task with an id: submitted twice, it runs once."""
+    callbacks = [maybe_signature(one).clone() for one in maybe_list(link) or ()]
+    for callback in callbacks:
+        if callback.subtask_type is None:  # groups and chains get theirs as they are submitted
+            callback.options.setdefault("task_id", new_task_id())
+    return callbacks
+
+
+def have_ids(callbacks: list[dict[str, Any]] | None) -> bool:
+    """Whether there are callbacks, and all of them may be submitted again."""
+    return bool(callbacks) and all(one.get("options", {}).get("task_id") for one in callbacks or ())
 
 
 def with_options(request: GenerationRequest, options: dict[str, Any]) -> GenerationRequest:

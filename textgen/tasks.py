@@ -10,7 +10,7 @@ import structlog
 from celery.exceptions import Ignore, Reject
 from kombu.utils import json as kombu_json
 
-from textgen import attempt, engines, lanes, messages, persistence, serving, settlement
+from textgen import attempt, engines, lanes, messages, options, persistence, serving, settlement
 from textgen.celery import app
 from textgen.claims import Worker
 from textgen.errors import BrokerUnavailable, ConfigurationError, GenerationFailed, StoreUnavailable
@@ -150,8 +150,10 @@ def _conclude(task: GenerateTask, outcome: attempt.Parked | attempt.Ended) -> st
 
 
 def _goes_on(task: GenerateTask, record: Record) -> bool:
-    """Whether a redelivered, finished task has a chain whose next link may not be submitted yet."""
-    return record.status is Status.COMPLETED and bool(task.request.chain)
+    """Whether a redelivered, finished task has a sequel that may not be submitted yet."""
+    return record.status is Status.COMPLETED and bool(
+        task.request.chain or options.have_ids(task.request.callbacks)
+    )
 
 
 def _park(task: GenerateTask, parked: attempt.Parked) -> None:

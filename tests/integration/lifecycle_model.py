@@ -122,7 +122,7 @@ class ModelTask:
         if self.status not in (None, Status.PENDING):
             return False
         if self.status is Status.PENDING:
-            self.status = Status.CANCELLED
+            self.status, self.fingerprint = Status.CANCELLED, ""
         self.is_visible = False
         self.log.clear()
         return True

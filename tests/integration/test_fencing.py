@@ -204,6 +204,23 @@ def test_the_same_id_is_accepted_once_and_refused_for_another_request(store: Sto
     assert store.submit(record, Terms(1000, 0, "other"), 60).is_clash
 
 
+def test_the_id_of_a_refused_submit_is_used_up(store: Store) -> None:
+    record, terms = Record(new_task_id(), prompt="hello"), Terms(1000, 0, "print")
+    store.submit(record, terms, 60)
+    store.refuse(record.task_id)
+    again = store.submit(record, terms, 60)
+    assert (again.terms, again.is_clash) == (None, True)
+
+
+def test_a_repeated_submit_has_nothing_looked_at_later(store: Store, delivery: Delivery) -> None:
+    record, soon = delivery.record, store.now_ms() + 1000
+    for name in (keys.OUTBOX, keys.WATCH):
+        store.client.zadd(name, {record.task_id: soon})
+    store.submit(record, delivery.terms, 60, due_s=30)
+    for name in (keys.OUTBOX, keys.WATCH):
+        assert store.client.zscore(name, record.task_id) <= soon + 1
+
+
 def test_times_are_those_of_redis_in_iso_8601(store: Store, delivery: Delivery) -> None:
     seconds, micros = store.client.time()
     created = time.strptime(delivery.record.created_at, "%Y-%m-%dT%H:%M:%S.%fZ")

@@ -337,3 +337,16 @@ def test_usage_is_told_over_http(
     assert json.loads(run([*command, "--json", "--from", "2999-01-01"]).stdout) == []
     refused = run([*command, "--owner", "ann"])
     assert (refused.returncode, "--owner" in refused.stderr) == (2, True)
+
+
+def test_a_task_that_is_deleted_before_anybody_settled_it_is_billed(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from textgen import client, settlement
+
+    task_id = submit(tokens=5)
+    with monkeypatch.context() as patched:
+        patched.setattr(settlement, "settle_now", lambda *_: None)
+        client.cancel(task_id)
+    client.delete(task_id)
+    assert billed().requests == 1

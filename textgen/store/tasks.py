@@ -86,9 +86,10 @@ class Store(Records):
         now = int(self.now_ms())
         look_s = min(deadline_s, due_s + queue_s) if queue_s else deadline_s
         placed = record.but(created_at=iso_time(now))
+        # of an id that is in use already, nothing is to be looked at later than it was
         before = (
-            ("ZADD", keys.OUTBOX, now + max(UNCONFIRMED_S, due_s) * 1000, record.task_id),
-            ("ZADD", keys.WATCH, now + look_s * 1000, record.task_id),
+            ("ZADD", keys.OUTBOX, "LT", now + max(UNCONFIRMED_S, due_s) * 1000, record.task_id),
+            ("ZADD", keys.WATCH, "LT", now + look_s * 1000, record.task_id),
             *index.enter(placed, int(deadline_s * 1000) + terms.ttl_ms),
             *waiting.enter(record, now + due_s * 1000),
         )

@@ -3,14 +3,16 @@
 --       queue time-out in ms or 0, attempt time-out in s or 0, time until which the caller waits,
 --       time of the submit (Redis' time as the caller reckons it: by it the task is in the indexes),
 --       webhook or ''
--- Returns: {'created', now, deadline, record, queue until} or {'exists', now, fingerprint, record}
+-- Returns: {'created', now, deadline, record, queue until} or {'exists', now, fingerprint, record}, which
+--          has no fingerprint where that submit was taken back: its id is used up, and nothing will run
 --          or {'late', now}: the caller has given up, and must not have been wrong
 local now = now_ms()
 local created = tonumber(ARGV[10])
 if now > tonumber(ARGV[9]) then return { 'late', integer(now) } end
 if redis.call('EXISTS', state) == 1 then
-  return { 'exists', integer(now), redis.call('HGET', state, 'fingerprint') or '',
-    redis.call('GET', record) or '' }
+  local refused = redis.call('HEXISTS', state, 'refused') == 1
+  local fingerprint = not refused and redis.call('HGET', state, 'fingerprint')
+  return { 'exists', integer(now), fingerprint or '', redis.call('GET', record) or '' }
 end
 local deadline, ttl = created + tonumber(ARGV[3]), tonumber(ARGV[4])
 local due, queue = tonumber(ARGV[5]), tonumber(ARGV[7])
