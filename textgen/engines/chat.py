@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from textgen.engines.base import Chunk, EngineRequest, Finish, FinishReason
@@ -35,28 +35,29 @@ def format_of(request: EngineRequest) -> dict[str, Any] | None:
     return {"type": "json_schema", "json_schema": {name: wanted[name] for name in wanted if name != "type"}}
 
 
-def read(stream: Any) -> Iterator[Chunk | Finish]:
-    """Translate the SDK's stream; where it ends before the text does, there is no `Finish`."""
+def read(stream: Iterable[dict[str, Any]]) -> Iterator[Chunk | Finish]:
+    """Translate a stream's events; where it ends before the text does, there is no `Finish`."""
     reason, usage, model, is_refused = None, None, None, False
     for piece in stream:
-        model = piece.model or model
-        usage = piece.usage or usage
-        for choice in piece.choices:
-            is_refused = is_refused or bool(choice.delta.refusal)
-            text = choice.delta.content or choice.delta.refusal or ""
+        model = piece.get("model") or model
+        usage = piece.get("usage") or usage
+        for choice in piece["choices"]:
+            delta = choice["delta"]
+            is_refused = is_refused or bool(delta.get("refusal"))
+            text = delta.get("content") or delta.get("refusal") or ""
             yield Chunk(text, 1 if text else 0)
-            reason = choice.finish_reason or reason
+            reason = choice.get("finish_reason") or reason
     if reason is not None:
         reason = "content_filter" if is_refused else reason
         yield Finish(REASONS.get(reason, "stop"), _used(usage), model)
 
 
-def _used(usage: Any) -> Usage:
+def _used(usage: dict[str, Any] | None) -> Usage:
     if usage is None:
         return Usage()
     return Usage(
-        usage.prompt_tokens,
-        usage.completion_tokens,
-        cached_tokens=getattr(usage.prompt_tokens_details, "cached_tokens", None) or 0,
-        reasoning_tokens=getattr(usage.completion_tokens_details, "reasoning_tokens", None) or 0,
+        usage["prompt_tokens"],
+        usage["completion_tokens"],
+        cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
+        reasoning_tokens=(usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0,
     )

@@ -47,8 +47,8 @@ class OpenAIEngine(RemoteEngine):
             )
         else:
             client = self._sdk.OpenAI(base_url=server.base_url or self.default_url, **options)
-        # imported on first use: not by all of the first requests at once
-        _ = client.responses if server.api == "responses" else client.chat.completions
+        if server.api == "responses":
+            _ = client.responses  # imported on first use: not by all of the first requests at once
         return client
 
     def _speak(self, request: EngineRequest, exchange: Exchange) -> Iterator[Chunk | Finish]:
@@ -61,7 +61,7 @@ class OpenAIEngine(RemoteEngine):
         if self.server(self.settings).api == "chat":
             limit = "max_completion_tokens" if is_new else "max_tokens"
             asked = common | {limit: request.max_tokens} | chat.asked(request)
-            stream = self._client.chat.completions.create(**self._provider.given(asked), stream=True)
+            stream = self._stream("/chat/completions", self._provider.given(asked))
             read = chat.read(stream)
         else:
             if request.stop or request.seed is not None:
@@ -73,6 +73,13 @@ class OpenAIEngine(RemoteEngine):
             read = responses.read(stream, request.max_tokens)
         with stream:
             yield from exchange.carry(stream.response.headers, read)
+
+    def _stream(self, path: str, body: dict[str, Any]) -> Any:
+        """A stream of plain events: to make the SDK's objects of them takes most of the time of reading."""
+        kind = self._sdk.Stream[object]
+        return self._client.post(
+            path, cast_to=object, body={**body, "stream": True}, stream=True, stream_cls=kind
+        )
 
 
 class ServerEngine(OpenAIEngine):
