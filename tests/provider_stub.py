@@ -21,6 +21,8 @@ class Behaviour:
     """What the provider does; may be changed while it runs."""
 
     words: tuple[str, ...] = ("all ", "is ", "well")
+    #: What the name of a model has behind it in answers.
+    version: str = ""
     #: Seconds before the first word, and before each other.
     delay_s: float = 0.0
     word_s: float = 0.0
@@ -103,7 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         speak = _messages if self.path == "/v1/messages" else _chat
-        for event, piece in speak(body["model"], does):
+        for event, piece in speak(body["model"] + does.version, does):
             if does.word_s:
                 time.sleep(does.word_s)
             self.wfile.write(f"{f'event: {event}' if event else ''}\ndata: {piece}\n\n".lstrip().encode())

@@ -65,7 +65,8 @@ def _reservation(store: Store, settings: Settings, record: Record) -> Reservatio
     """The most that one attempt at a task may use."""
     prompt, completion = most_tokens(record, settings)
     # which engine it will be is not known yet, where it has a route: the dearest
-    found = [store.prices.of(entry.engine, entry.model) for entry in routes.plan(record, settings)]
+    plan = routes.plan(record, settings)
+    found = [store.prices.of(entry.engine, routes.model_of(entry, settings)) for entry in plan]
     dearest = max((price.nano(prompt, completion) for price in found if price), default=0)
     return Reservation(prompt + completion, dearest)
 

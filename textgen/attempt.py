@@ -167,7 +167,8 @@ class _Attempt:
             engine = self.worker.engine(self.call.entry.engine)
         except (EngineError, ConfigurationError) as exc:
             return self._go_on(exc)
-        self.running.record = self.record.but(engine=engine.name)
+        model = routes.model_of(self.call.entry, self.worker.settings)
+        self.running.record = self.record.but(engine=engine.name, model=model)
         try:
             finish = self._generate(engine, self.call)
             self._check_form(finish)
@@ -248,7 +249,7 @@ class _Attempt:
             error=None,
             finish_reason=finish.reason,
             usage=finish.usage,
-            model=finish.model or self.record.model or self.record.params.get("model"),
+            model=finish.model or self.record.model,
             provider_request_id=finish.provider_request_id,
         )
         outcome = self._settle(ended)
@@ -318,9 +319,10 @@ class _Attempt:
         return Ended(moved.record)
 
     def _finish(self, ended: Record, is_dead: bool) -> Transition:
-        moved = self.store.move(ended, token=self.running.token, is_dead=is_dead)
+        token, asked = self.running.token, self.record.model
+        moved = self.store.move(ended, token=token, is_dead=is_dead, asked=asked)
         if moved.outcome is Moved.ABSENT and self.draft.restore():
-            moved = self.store.move(ended.but(attempt=self.record.attempt), token=self.running.token)
+            moved = self.store.move(ended.but(attempt=self.record.attempt), token=token, asked=asked)
         return moved
 
     def _stopped(self) -> Ended:

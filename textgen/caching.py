@@ -85,14 +85,9 @@ def _models(named: str, asked: str | None, settings: Settings) -> list[str | Non
         entries = routes.find(named, settings).entries
     except ValueError:  # refused at the edge, where the settings are the same
         return [asked]
-    return [entry.model or asked or _default_model(entry.engine, settings) for entry in entries]
-
-
-def _default_model(engine: str, settings: Settings) -> str | None:
-    try:
-        return engines.engine_class(engine).default_model(settings)
-    except ConfigurationError:
-        return None
+    return [
+        asked or routes.model_of(entry, settings) if entry.model is None else entry.model for entry in entries
+    ]
 
 
 def has_sequel(envelope: str) -> bool:

@@ -87,11 +87,14 @@ def _claim_for(call: Call | None, record: Record, terms: Terms, token: str, work
 
 
 def _meant_for(call: Call | None, record: Record, worker: Worker) -> Record:
-    """The record with the engine that its attempt goes to, where its parameters leave that open."""
-    if call is None or routes.is_plain(record, worker.settings):
+    """The record with engine and model that its attempt goes to, where its parameters leave them open."""
+    if call is None:
+        return record
+    model = routes.model_of(call.entry, worker.settings)
+    if routes.is_plain(record, worker.settings) and model == record.params.get("model"):
         return record
     tried = routes.noted(record, call.passed_over, record.attempt + 1, called=False)
-    return record.but(engine=call.entry.engine, model=call.entry.model, tried=tried)
+    return record.but(engine=call.entry.engine, model=model, tried=tried)
 
 
 def _claim(record: Record, terms: Terms, token: str, worker: Worker) -> Claim:

@@ -160,10 +160,10 @@ class TransientEngineError(EngineError):
     is_throttled: bool = False
 
     @classmethod
-    def after(cls, message: str, retry_after_s: float) -> TransientEngineError:
+    def after(cls, message: str, retry_after_s: float, is_throttled: bool = False) -> TransientEngineError:
         """Make the error of a provider that said when to come back."""
         made = cls(message)
-        made.retry_after_s = retry_after_s
+        made.retry_after_s, made.is_throttled = retry_after_s, is_throttled
         return made
 
 

@@ -59,16 +59,19 @@ class Prices:
     table: dict[str, Price]
     engine: str = ""
 
-    def of(self, engine: str | None, model: str | None) -> Price | None:
-        """The price of a model, or None where none is set."""
+    def of(self, engine: str | None, *models: str | None) -> Price | None:
+        """The price of the first of a model's names that has one, or None where none is set."""
         engine = engine or self.engine
-        return self.table.get(f"{engine}/{model}") or self.table.get(engine)
+        found = (self.table[f"{engine}/{model}"] for model in models if f"{engine}/{model}" in self.table)
+        return next(found, None) or self.table.get(engine)
 
-    def of_record(self, record: Record) -> Price | None:
-        """The price of what generates, or is to generate, the text of `record`."""
-        return self.of(
-            record.engine or record.params.get("engine"), record.model or record.params.get("model")
-        )
+    def of_record(self, record: Record, asked: str | None = None) -> Price | None:
+        """The price of what generates, or is to generate, the text of `record`.
+
+        Providers answer with names of their own, which have a date: the name that was asked for counts too.
+        """
+        model = record.model or record.params.get("model")
+        return self.of(record.engine or record.params.get("engine"), model, asked)
 
 
 _TABLE: TypeAdapter[dict[str, Price]] = TypeAdapter(dict[str, Price])

@@ -9,6 +9,7 @@ import hashlib
 import math
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Annotated, Any, Literal
@@ -199,13 +200,16 @@ def _draw(task_id: str, entry: Entry) -> float:
     return -math.log(even) / entry.weight
 
 
+def model_of(entry: Entry, settings: Settings) -> str | None:
+    """The model that writes the text, as far as the settings tell."""
+    with suppress(ConfigurationError):  # it says so when it is called
+        return entry.model or engines.engine_class(entry.engine).default_model(settings)
+    return None
+
+
 def _cost(entry: Entry, record: Record, settings: Settings) -> float:
     """What the text may cost at the most; infinite where no price is set."""
-    try:
-        model = entry.model or engines.engine_class(entry.engine).default_model(settings)
-    except ConfigurationError:
-        return math.inf
-    price = prices.from_settings(settings).of(entry.engine, model)
+    price = prices.from_settings(settings).of(entry.engine, model_of(entry, settings))
     return price.nano(*most_tokens(record, settings)) if price else math.inf
 
 

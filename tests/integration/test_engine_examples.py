@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ import pytest
 
 from tests.environment import Environment, new_folder, of_process
 from tests.integration.terminals import documents, textgen
+from textgen.engines import EngineRequest
+from textgen.errors import EngineUnusable
+from textgen.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 #: A block of code whose first line names its file.
@@ -28,6 +32,7 @@ class _Mine(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         self.send_response(200)
+        self.send_header("X-Prompt-Tokens", "3")
         self.end_headers()
         for word in (b"The ", b"sea."):
             self.wfile.write(word)
@@ -62,6 +67,22 @@ def installed(document: Path) -> Path:
 def test_the_engine_in_the_documentation_has_fewer_than_forty_lines() -> None:
     code = dict(FILE.findall((ROOT / "docs" / "engines.md").read_text()))["my_engine.py"]
     assert len(code.splitlines()) < 40
+
+
+def test_the_engine_in_the_documentation_refuses_what_it_cannot_follow(
+    mine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINE_URL", mine)
+    namespace: dict[str, Any] = {}
+    exec(dict(FILE.findall((ROOT / "docs" / "engines.md").read_text()))["my_engine.py"], namespace)
+    engine = namespace["MineEngine"](Settings())
+    engine.setup()
+    plain = EngineRequest("t", 1, ({"role": "user", "content": "Hi"},), max_tokens=8)
+    *_, finish = engine.generate(plain)
+    assert finish.usage.prompt_tokens == 3
+    for asked in ({"temperature": 0.0}, {"seed": 0}, {"stop": ("x",)}, {"model": "m"}):
+        with pytest.raises(EngineUnusable):
+            next(engine.generate(replace(plain, **asked)))
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,25 @@ def test_what_one_engine_refuses_for_good_the_others_are_not_asked(two: SimpleNa
     assert not two.second.arrivals
 
 
+def test_a_model_is_priced_by_the_name_it_was_asked_by(two: SimpleNamespace) -> None:
+    two.start(
+        TEXTGEN_PRICES=json.dumps({"openai/small": {"prompt": 0, "completion": 1000}}), TEXTGEN_MAX_ATTEMPTS=1
+    )
+    two.first.does.version = "-2026-08-07"
+    record = ended(submit(engine="openai"))
+    assert (record.model, record.usage.cost_usd) == ("small-2026-08-07", pytest.approx(0.002))
+    two.first.does.breaks_after = 1
+    record = ended(submit(engine="openai"))
+    assert (record.status, record.model, record.usage.cost_usd) == ("FAILED", "small", pytest.approx(0.001))
+    two.first.does.breaks_after, two.first.does.word_s = None, 30.0
+    task_id = submit(engine="openai")
+    from textgen import client
+    from textgen.store import open_store
+
+    wait_until(lambda: open_store().control(task_id).tokens, PATIENCE_S, "a token is written")
+    assert client.cancel(task_id).usage.cost_usd == pytest.approx(0.001)
+
+
 def test_weights_and_costs_choose_the_first(two: SimpleNamespace) -> None:
     two.start()
     cheap = ended(submit(engine="cheap"))

@@ -212,6 +212,7 @@ class Store(Records):
         due_s: float = 0.0,
         reason: str = "",
         is_dead: bool = False,
+        asked: str | None = None,
     ) -> Transition:
         """Carry out a transition: `record.status` and the rest of `record` are what is to hold.
 
@@ -224,6 +225,7 @@ class Store(Records):
             due_s: Seconds before which no further attempt begins (PENDING).
             reason: Why the attempt's text is void (PENDING).
             is_dead: Whether the message of the task belongs among the dead letters (FAILED).
+            asked: The model that was asked for, where the record has the name that the provider gave it.
         """
         guard, value = ("token", token) if token is not None else ("lapsed" if lapsed else "rev", rev)
         stamps = "finished_at updated_at" if record.status.is_terminal else "updated_at"
@@ -236,7 +238,7 @@ class Store(Records):
             before.append(("ZADD", keys.UNSETTLED, "XX", 0, record.task_id))
         if is_dead:
             before.append(("ZADD", keys.DEADBOX, now, record.task_id))
-        used, price, without = record.usage, self.prices.of_record(record), stamps.split()
+        used, price, without = record.usage, self.prices.of_record(record, asked), stamps.split()
         if record.status.is_terminal:
             without.append("usage")
         word, _, text = self._run(
