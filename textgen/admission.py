@@ -11,7 +11,6 @@ from contextvars import ContextVar
 from textgen import routes
 from textgen.caller import Caller, Limits
 from textgen.errors import BudgetExhausted, InvalidRequest, LimitExceeded, QueueFull
-from textgen.estimates import most_tokens
 from textgen.lifecycle import Record
 from textgen.settings import Settings
 from textgen.store import Store, meter
@@ -63,7 +62,7 @@ def admit(
 
 def _reservation(store: Store, settings: Settings, record: Record) -> Reservation:
     """The most that one attempt at a task may use."""
-    prompt, completion = most_tokens(record, settings)
+    prompt, completion = routes.most_tokens(record, settings)
     # which engine it will be is not known yet, where it has a route: the dearest
     plan = routes.plan(record, settings)
     found = [store.prices.of(entry.engine, routes.model_of(entry, settings)) for entry in plan]

@@ -218,7 +218,7 @@ class _Attempt:
             task_id=record.task_id,
             attempt=record.attempt,
             messages=tuple(turns),
-            max_tokens=params.get("max_tokens") or engine.default_max_tokens(),
+            max_tokens=params.get("max_tokens") or engine.default_max_tokens(self.worker.settings),
             model=entry.model,
             temperature=params.get("temperature"),
             top_p=params.get("top_p"),

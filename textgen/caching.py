@@ -22,9 +22,9 @@ from textgen.store.cache import Place, Role, Stored
 #: The scope of results that all owners share: no owner can have this name.
 EVERYBODY = "*"
 #: Raised when the same request no longer means the same, or results are stored in another form.
-FORM = 1
+FORM = 2
 #: Parameters that say nothing of the text, or stand in the digest by themselves.
-_APART = ("cache", "engine", "model")
+_APART = ("cache", "engine", "model", "max_tokens")
 #: Celery's options by which other tasks wait for the end of a message, not only of a record.
 _SEQUELS = ("link", "link_error", "chain", "chord")
 #: The worker's name in attempts that take a result from the cache at the submit.
@@ -73,20 +73,24 @@ def _digest(record: Record, named: str, settings: Settings) -> str:
     turns = record.messages or [{"role": "user", "content": record.prompt or ""}]
     given = {name: value for name, value in record.params.items() if value is not None}
     how = {name: value for name, value in given.items() if name not in _APART}
-    asked = json.dumps(
-        [FORM, named, _models(named, given.get("model"), settings), how, turns], sort_keys=True
-    )
+    asked = json.dumps([FORM, named, _writers(named, given, settings), how, turns], sort_keys=True)
     return hashlib.sha256(asked.encode()).hexdigest()
 
 
-def _models(named: str, asked: str | None, settings: Settings) -> list[str | None]:
-    """The model of each engine that may write the text, as far as the settings tell."""
+def _writers(named: str, given: dict[str, Any], settings: Settings) -> list[list[Any]]:
+    """The engines that may write the text, each with its model and the length of its texts."""
+    model, tokens = given.get("model"), given.get("max_tokens")
     try:
         entries = routes.find(named, settings).entries
     except ValueError:  # refused at the edge, where the settings are the same
-        return [asked]
+        return [[named, model, tokens]]
     return [
-        asked or routes.model_of(entry, settings) if entry.model is None else entry.model for entry in entries
+        [
+            entry.engine,
+            entry.model or model or routes.model_of(entry, settings),
+            tokens or routes.default_tokens(entry, settings),
+        ]
+        for entry in entries
     ]
 
 

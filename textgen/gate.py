@@ -17,7 +17,6 @@ from textgen import engine_limits, engines, routes
 from textgen.calls import Call
 from textgen.engines.base import Allowance, Chunk, Finish
 from textgen.errors import ConfigurationError, StoreUnavailable
-from textgen.estimates import most_tokens
 from textgen.lifecycle import Record
 from textgen.routes import Entry
 from textgen.settings import Settings
@@ -69,7 +68,7 @@ class Gate:
         candidates = self._candidates(entries)
         if not candidates[0].account:
             return Call(entries[0])
-        tokens = sum(most_tokens(record, self.settings))
+        tokens = sum(routes.most_tokens(record, self.settings, entries))
         answer = permits.ask(self.store, permit_id, record.task_id, tokens, self._lasting, candidates)
         if isinstance(answer, Refused):
             return Wait(_spread(answer))

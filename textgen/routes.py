@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 
 from textgen import engines, prices, tables
 from textgen.errors import ConfigurationError
-from textgen.estimates import most_tokens
+from textgen.estimates import prompt_tokens
 from textgen.lifecycle import Record
 from textgen.settings import Settings
 
@@ -210,7 +210,28 @@ def model_of(entry: Entry, settings: Settings) -> str | None:
 def _cost(entry: Entry, record: Record, settings: Settings) -> float:
     """What the text may cost at the most; infinite where no price is set."""
     price = prices.from_settings(settings).of(entry.engine, model_of(entry, settings))
-    return price.nano(*most_tokens(record, settings)) if price else math.inf
+    return price.nano(*most_tokens(record, settings, (entry,))) if price else math.inf
+
+
+def most_tokens(record: Record, settings: Settings, entries: Iterable[Entry] = ()) -> tuple[int, int]:
+    """The most that one attempt at a task may use: tokens of the prompt, about, and of the text.
+
+    Args:
+        record: The task.
+        settings: How long a text is for which no length is asked.
+        entries: The engines that may write it; by default those of its route.
+    """
+    asked = record.params.get("max_tokens")
+    return prompt_tokens(record), asked or max(
+        default_tokens(entry, settings) for entry in entries or plan(record, settings)
+    )
+
+
+def default_tokens(entry: Entry, settings: Settings) -> int:
+    """Tokens of a text for which no length is asked, as far as the settings tell."""
+    with suppress(ConfigurationError):  # it says so when it is called
+        return engines.engine_class(entry.engine).default_max_tokens(settings)
+    return settings.max_tokens
 
 
 def this_round(record: Record) -> list[dict[str, Any]]:

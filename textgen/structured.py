@@ -98,6 +98,8 @@ def _against(schema: Mapping[str, Any], value: Any, steps: int) -> str | None:
         error = next(_validator()(schema).iter_errors(value), None)
     except (_TooMuch, RecursionError):
         return "the text cannot be checked against the schema in the time there is"
+    except UnicodeError:
+        return "the text has half a character that stands for none"
     except ArithmeticError:
         return "the text has a number that cannot be checked"
     finally:

@@ -11,7 +11,7 @@ import pytest
 from textgen.engines import call as call_module
 from textgen.engines.call import Call
 from textgen.engines.native import Mailbox
-from textgen.errors import PermanentEngineError, TransientEngineError
+from textgen.errors import EngineUnusable, TransientEngineError
 
 Take = Callable[[dict[str, Any]], bool]
 
@@ -85,7 +85,7 @@ def test_a_closed_engine_ends_its_calls(slots: Mailbox[bool]) -> None:
 @pytest.mark.parametrize(
     ("failure", "error"),
     [
-        (ValueError("prompt: my secret"), PermanentEngineError),
+        (ValueError("prompt: my secret"), EngineUnusable),
         (RuntimeError("prompt: my secret"), TransientEngineError),
         (KeyError("a bug"), KeyError),
     ],

@@ -149,8 +149,8 @@ def test_a_missing_key_or_model_is_named(name: str) -> None:
 
 def test_a_text_without_a_length_has_the_provider_s_own() -> None:
     settings = Settings(openai_max_tokens=77, max_tokens=11)
-    assert engine_class("openai")(settings).default_max_tokens() == 77
-    assert engine_class("anthropic")(settings).default_max_tokens() == 11
+    assert engine_class("openai").default_max_tokens(settings) == 77
+    assert engine_class("anthropic").default_max_tokens(settings) == 11
 
 
 def whole(**fields: object) -> EngineRequest:
@@ -216,7 +216,7 @@ def test_a_named_server_is_spoken_to_as_it_is_described(provider: ScriptedProvid
     engine = ServerEngine.named("lab", described)(Settings(openai_api_key="sk-of-another"))
     engine.setup()
     found = answer(engine, request(seed=5, stop=("END",)))
-    assert (found.text, engine.name, engine.default_max_tokens()) == ("Hello", "lab", 77)
+    assert (found.text, engine.name, engine.default_max_tokens(engine.settings)) == ("Hello", "lab", 77)
     headers, sent = provider.headers[-1], provider.asked[-1]
     assert (headers["authorization"], headers["x-team"]) == (f"Bearer {KEY}", "sea")
     assert (sent["seed"], sent["stop"], sent["max_tokens"]) == (5, ["END"], 12)

@@ -36,12 +36,13 @@ def check(as_json: bool) -> None:
 
 def _findings() -> Iterator[tuple[str, str | None]]:
     """Each part that was looked at, and what is wrong with it."""
-    from textgen import catalogue
+    from textgen import catalogue, routes
     from textgen.errors import ConfigurationError
     from textgen.settings import get_settings
 
     try:
         settings = get_settings()
+        routes.names(settings)
         found = catalogue.entries(settings, is_asked=True)
     except ConfigurationError as exc:
         yield "settings", str(exc)
@@ -60,10 +61,12 @@ def _findings() -> Iterator[tuple[str, str | None]]:
 
 
 def _without_default() -> str:
-    from textgen import engines
+    from textgen import routes
     from textgen.errors import ConfigurationError
+    from textgen.settings import get_settings
 
     try:
-        return f"TEXTGEN_ENGINE: there is no engine {engines.default_name()!r}"
+        routes.default(get_settings())
     except ConfigurationError as exc:
         return str(exc)
+    return "TEXTGEN_ENGINE means no engine"

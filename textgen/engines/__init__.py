@@ -25,6 +25,7 @@ __all__ = ["Chunk", "Engine", "EngineRequest", "Finish", "default_name", "get_en
 
 _instances: dict[tuple[int, str], Engine] = {}
 _instances_lock = threading.Lock()
+_locks: dict[tuple[int, str], threading.Lock] = {}
 #: Those that the engines of this process are set up with, where they are not everybody's.
 _settings: Settings | None = None
 #: Name of a server → its class.
@@ -117,7 +118,11 @@ def get_engine(name: str) -> Engine:
         EngineError: It could not be set up; the next call tries again.
     """
     key = (os.getpid(), name)
+    if engine := _instances.get(key):
+        return engine
     with _instances_lock:
+        lock = _locks.setdefault(key, threading.Lock())
+    with lock:  # of this engine alone: a model that is being loaded holds up no other engine
         engine = _instances.get(key)
         if engine is None:
             engine = engine_class(name)(_settings or get_settings())

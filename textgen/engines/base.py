@@ -122,9 +122,10 @@ class Engine(ABC):
         """The models that it has, where somebody can be asked; raises as `check` does."""
         return []
 
-    def default_max_tokens(self) -> int:
+    @classmethod
+    def default_max_tokens(cls, settings: Settings) -> int:
         """Tokens of a text whose request names no number."""
-        return self.settings.max_tokens
+        return settings.max_tokens
 
     def setup(self) -> None:  # noqa: B027 - nothing to load is the ordinary case
         """Load what generation needs; called once per process, after fork, before `generate`.

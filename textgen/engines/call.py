@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from textgen.engines.native import Mailbox, start_thread
-from textgen.errors import PermanentEngineError, TransientEngineError
+from textgen.errors import EngineUnusable, TransientEngineError
 
 #: Seconds without any sign of life from the runtime after which an attempt is given up.
 SILENCE_S = 120.0
@@ -82,7 +82,7 @@ class Call:
 def _broken(failure: Exception) -> Exception:
     """The error for a call that broke. The runtime's own words may quote the prompt: they stay out."""
     if isinstance(failure, ValueError):
-        return PermanentEngineError(
+        return EngineUnusable(  # another engine may take it
             "the local model refuses the request: its chat template takes no such order of turns, "
             "a parameter is out of its range, or a schema none that it can follow"
         )

@@ -124,7 +124,7 @@ class LocalEngine(Engine):
 
     def generate(self, request: EngineRequest) -> Iterator[Chunk | Finish]:
         if request.model and request.model != self.model:
-            raise PermanentEngineError(f"the local engine has the model {self.model!r} and no other")
+            raise EngineUnusable(f"the local engine has the model {self.model!r} and no other")
         body = _body(request)
         while not self._slots.take(PULSE_S):
             yield PULSE
@@ -205,7 +205,7 @@ def _valid(text: str) -> str:
 
 def _error(error: dict[str, Any]) -> PermanentEngineError | TransientEngineError:
     if error.get("type") == "exceed_context_size_error":
-        return PermanentEngineError(
+        return EngineUnusable(
             f"the prompt has {error.get('n_prompt_tokens')} tokens, over the model's limit of "
             f"{error.get('n_ctx')} for prompt and answer together"
         )

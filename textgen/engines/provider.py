@@ -70,12 +70,17 @@ class Exchange:
                 if isinstance(piece, Finish):
                     yield replace(piece, provider_request_id=self.request_id)
                     return
-                yield piece
+                yield piece if piece.text.isascii() else replace(piece, text=_valid(piece.text))
         except (AttributeError, KeyError, TypeError) as exc:
             raise TransientEngineError(
                 f"{self.name} said what no provider says ({type(exc).__name__})"
             ) from None
         raise TransientEngineError(f"{self.name} broke off before the end of the text")
+
+
+def _valid(text: str) -> str:
+    """`text` without lone surrogates, which Redis could not carry."""
+    return text.encode(errors="replace").decode()
 
 
 @contextmanager

@@ -68,8 +68,9 @@ class RemoteEngine(Engine):
         counted = f"{server.base_url or cls.default_url}\0{server.api_key.get_secret_value()}"
         return hashlib.sha256(counted.encode()).hexdigest()[:32]
 
-    def default_max_tokens(self) -> int:
-        return self.server(self.settings).max_tokens or super().default_max_tokens()
+    @classmethod
+    def default_max_tokens(cls, settings: Settings) -> int:
+        return cls.server(settings).max_tokens or super().default_max_tokens(settings)
 
     def setup(self) -> None:
         missing = self.missing(self.settings)

@@ -71,8 +71,8 @@ def report(account: str, settings: Settings, *, is_failure: bool, is_try: bool =
             state_storage=storage,
             throw_new_error_on_trip=False,
         )
-        # what began before the circuit opened says nothing new of it
-        if is_try or breaker.current_state != pybreaker.STATE_OPEN:
+        # what began before the circuit opened says nothing new of it, nor of the try that goes on
+        if is_try or breaker.current_state == pybreaker.STATE_CLOSED:
             with suppress(_Outcome, pybreaker.CircuitBreakerError):
                 breaker.call(_fail if is_failure else _succeed)
         pipe = client.pipeline(transaction=False)
