@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+import httpx2
 import pytest
 
 from tests.unit import generation
@@ -86,7 +87,11 @@ def engine(request: pytest.FixtureRequest, subject: Subject) -> Iterator[Engine]
     else:
         made = at_provider(subject.name, request.getfixturevalue("llama").url)
     assert made.missing(made.settings) is None
-    made.setup()
+    with pytest.MonkeyPatch.context() as patched:
+        # llama.cpp's server closes a connection after a hundred requests, without a word before
+        fresh = httpx2.Limits(max_keepalive_connections=0)
+        patched.setattr("textgen.engines.provider.limits", lambda: fresh)
+        made.setup()
     yield made
     if subject.is_provider:
         made._client.close()  # type: ignore[attr-defined]

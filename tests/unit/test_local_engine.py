@@ -26,9 +26,11 @@ from textgen.settings import Settings
 #: Beginning of the programs that run the engine in a process of their own.
 PROGRAM = """
 import os, sys
+import structlog
 from tests.unit.generation import answer, begun, request
 from textgen.engines.local import LocalEngine
 from textgen.settings import Settings
+structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 assert "xllamacpp" not in sys.modules
 engine = LocalEngine(Settings(local_model=sys.argv[1], local_context=512, concurrency=3))
 """
