@@ -21,6 +21,8 @@ broker_pool_limit = 10
 
 result_backend = "textgen.backend:RecordBackend"
 result_extended = False
+#: One backend serves all threads: it holds nothing of a task.
+result_backend_thread_safe = True
 
 accept_content = ["json"]
 result_accept_content = ["json"]

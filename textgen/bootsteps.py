@@ -40,6 +40,8 @@ log = structlog.get_logger(__name__)
 EX_CONFIG = 78
 #: Seconds for which a worker's word that it is there holds.
 PRESENCE_S = 5.0
+#: Seconds that events of tasks are gathered under gevent.
+GATHER_S = 0.1
 #: Seconds that attempts which were handed back have to stop, before the process ends without them.
 STOP_S = 10.0
 
@@ -97,6 +99,27 @@ class Warm(bootsteps.StartStopStep):
         if "prefork" not in type(c.pool).__module__:
             warm()
         _start_threads(c.pool)
+
+
+class GatherEvents(bootsteps.StartStopStep):
+    """Publishes events of tasks together under gevent too, as Celery does where it has an event loop."""
+
+    requires = ("celery.worker.consumer.events:Events",)
+
+    def __init__(self, c: Any, **kwargs: Any) -> None:
+        super().__init__(c, **kwargs)
+        self.flushes: Any = None
+
+    def start(self, c: Any) -> None:
+        if c.hub is None and c.event_dispatcher.enabled:
+            c.event_dispatcher.buffer_group = frozenset({"task"})
+            self.flushes = c.timer.call_repeatedly(GATHER_S, c.event_dispatcher.flush)
+
+    def stop(self, c: Any) -> None:
+        if self.flushes is not None:
+            self.flushes.cancel()
+            self.flushes = None
+            c.event_dispatcher.flush()
 
 
 def _start_threads(pool: Any) -> None:
@@ -222,4 +245,5 @@ def configure_logging(loglevel: int | None = None, **_: object) -> None:
 Tasks.requires = (*Tasks.requires, Declare)
 app.steps["consumer"].add(Declare)
 app.steps["consumer"].add(Warm)
+app.steps["consumer"].add(GatherEvents)
 app.steps["consumer"].add(Housekeeping)

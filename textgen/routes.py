@@ -109,8 +109,13 @@ def find(text: str, settings: Settings) -> Route:
         ValueError: It means none; the message says why, without any part of `text`.
         ConfigurationError: `TEXTGEN_ROUTES` is wrong.
     """
-    known = _named(settings.routes)
-    return known.get(text) or Route(_entries([part.strip() for part in text.split(",")]))
+    return _named(settings.routes).get(text) or _listed(text, *engines.names())
+
+
+@lru_cache(maxsize=256)
+def _listed(text: str, *known: str) -> Route:
+    """The route that lists engines; of those that are `known`."""
+    return Route(_entries([part.strip() for part in text.split(",")]))
 
 
 def default(settings: Settings) -> Route:

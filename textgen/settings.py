@@ -143,11 +143,7 @@ class Settings(FallbackSettings, CacheSettings, QuotaSettings, ProviderSettings,
         SecretStr(""), validation_alias="REDIS_PASSWORD", description="Redis password."
     )
     redis_timeout_s: float = Field(2.0, gt=0, le=8, description="Seconds a Redis call may take.")
-    redis_max_connections: int = Field(
-        64,
-        ge=2,
-        description="Redis connections of one process; no less than 16 over `TEXTGEN_CONCURRENCY`.",
-    )
+    redis_max_connections: int = Field(64, ge=4, description="Redis connections of one process at the most.")
     allow_eviction: bool = Field(
         False, description="Work with a Redis that evicts keys, and so may drop accepted tasks."
     )

@@ -8,16 +8,15 @@ from urllib.parse import unquote, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
+from redis.driver_info import DriverInfo
 from redis.retry import Retry
 
 from textgen.errors import ConfigurationError, StoreForbidden, StoreUnavailable
 from textgen.settings import Settings, get_settings
+from textgen.store.autopipeline import AutoPipelining
 
 #: Seconds after which an idle connection is tested before its next use.
 HEALTH_CHECK_INTERVAL_S = 30
-#: Connections of a worker besides one for each of its tasks: tasks that wait for one another's connection
-#: give up after `redis_timeout_s`, which greenlets of a busy process soon do.
-SPARE = 16
 
 
 def connect(settings: Settings, decodes: bool = True) -> redis.Redis:
@@ -29,14 +28,16 @@ def connect(settings: Settings, decodes: bool = True) -> redis.Redis:
     pool = redis.BlockingConnectionPool.from_url(
         settings.store,
         decode_responses=decodes,
-        max_connections=max(settings.redis_max_connections, settings.concurrency + SPARE),
+        encoding_errors="replace",  # what others put there must not break off the calls of a whole group
+        max_connections=settings.redis_max_connections,
         timeout=settings.redis_timeout_s,
         socket_timeout=settings.redis_timeout_s,
         socket_connect_timeout=settings.redis_timeout_s,
         health_check_interval=HEALTH_CHECK_INTERVAL_S,
         retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+        driver_info=DriverInfo(),  # one for all: to make it looks the library's version up
     )
-    return redis.Redis.from_pool(pool)
+    return AutoPipelining.from_pool(pool)
 
 
 @contextmanager
