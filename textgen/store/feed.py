@@ -61,11 +61,12 @@ class Feed:
         with self._lock:
             if not self._is_based:
                 self._base, self._is_based = position, True
-            if order(position) >= order(self._base):
-                if self._is_stale:
-                    self._refresh()
+            while order(position) >= order(self._base):
                 newer = takewhile(lambda event: order(event.id) > order(position), reversed(self._entries))
-                return [*newer][::-1]
+                found = [*newer][::-1]
+                if found or not self._is_stale:
+                    return found
+                self._refresh()  # which may leave behind what this follower lacks
         with self._reads:
             return log.read(self._store, self._task_id, position)
 
