@@ -125,7 +125,7 @@ class _Attempt:
         self.worker = worker
         self.store = worker.store
         self.call = call if isinstance(call, Call) else None
-        self.draft = Draft(running, terms, worker.store, worker.name)
+        self.draft = Draft(running, terms, worker.writer, worker.name)
         place = seat.place if seat.leads else None
         self.followers = Followers(place, self.draft, worker.heartbeat, worker.settings, worker.settle)
         running.on_beat = self.followers.beat
@@ -182,12 +182,15 @@ class _Attempt:
     def _generate(self, engine: Engine, call: Call) -> Finish | None:
         """Append what the engine yields; None if the attempt has to stop first."""
         with closing(call.watch(engine.generate(self._request(engine, call.entry)))) as pieces:
-            for piece in pieces:
-                if isinstance(piece, Finish):
-                    self.draft.flush(is_last=True)
-                    return piece if self.running.verdict is Verdict.OK else None
-                if self.running.ended or not self._append(piece):
-                    return None
+            try:
+                for piece in pieces:
+                    if isinstance(piece, Finish):
+                        self.draft.flush(is_last=True)
+                        return piece if self.running.verdict is Verdict.OK else None
+                    if self.running.ended or not self._append(piece):
+                        return None
+            finally:
+                self.draft.flush()
         raise EngineError("the engine ended without a finish")
 
     def _check_form(self, finish: Finish | None) -> None:
@@ -232,9 +235,10 @@ class _Attempt:
         """Add a chunk to the log; False if the attempt has to stop."""
         self.draft.add(chunk)
         if self.running.overrun_s > 0:
+            self.draft.flush()
             self.worker.heartbeat.end(self.running, outcomes.ATTEMPT_TIMEOUT)
             return False
-        self.draft.flush()
+        self.draft.pass_on()
         self.followers.tell()
         if self.running.verdict is Verdict.OVERDUE:
             self.worker.heartbeat.end(self.running, outcomes.DEADLINE)

@@ -10,6 +10,7 @@ import structlog
 from textgen import admission, outcomes, routes
 from textgen.caller import Caller
 from textgen.calls import Call
+from textgen.draft import Writer
 from textgen.engines.base import Engine
 from textgen.errors import ConfigurationError, StoreUnavailable
 from textgen.gate import Gate, Wait
@@ -31,6 +32,7 @@ class Worker:
     settings: Settings
     store: Store
     heartbeat: Heartbeat
+    writer: Writer
     #: Finds the engine by name, set up.
     engine: Callable[[str], Engine]
     #: Whether this worker runs the engine of a name, or leaves it to those that consume its lanes.

@@ -13,6 +13,7 @@ from kombu.utils import json as kombu_json
 from textgen import attempt, engines, lanes, messages, options, persistence, serving, settlement
 from textgen.celery import app
 from textgen.claims import Worker
+from textgen.draft import Writer
 from textgen.errors import BrokerUnavailable, ConfigurationError, GenerationFailed, StoreUnavailable
 from textgen.gate import Gate
 from textgen.heartbeat import Heartbeat, give_up_child
@@ -32,12 +33,18 @@ def _heartbeat(pid: int) -> Heartbeat:
     return Heartbeat(open_store(), get_settings().attempt_margin_s, give_up_child())
 
 
+@lru_cache(maxsize=4)
+def _writer(pid: int) -> Writer:
+    return Writer(open_store())
+
+
 def _worker(name: str) -> Worker:
     return Worker(
         name=name,
         settings=get_settings(),
         store=open_store(),
         heartbeat=_heartbeat(os.getpid()),
+        writer=_writer(os.getpid()),
         engine=engines.get_engine,
         runs=lambda engine: serving.runs(app, get_settings(), engine),
         gate=Gate(open_store(), get_settings()),

@@ -2,63 +2,184 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.processes import wait_until
 from tests.services import PrivateRedis
-from textgen.draft import Draft
+from textgen import draft as drafts
+from textgen.draft import Draft, Writer
 from textgen.engines.base import Chunk
 from textgen.errors import StoreUnavailable
 from textgen.heartbeat import Running
 from textgen.lifecycle import Record, new_task_id
 from textgen.settings import Settings
-from textgen.store import Store, log
+from textgen.store import Store, fanout, keys, log
 from textgen.store.answers import Terms, Verdict
 from textgen.store.connection import connect
+from textgen.store.fanout import Piece
+
+#: What becomes of a write.
+OK, REFUSED, UNANSWERED = "ok", "refuses (nothing is done)", "loses the answer (it is done)"
+#: Who writes after a chunk.
+ITSELF, WRITER, NOBODY = "itself", "writer", "nobody"
 
 
-class Shaky(Store):
-    """Appends as it is told: `ok`, `refuses` (nothing is done), `loses the answer` (it is done)."""
+class Shaky:
+    """Writes to the store, with a mood at each call."""
 
-    moods: list[str]
+    def __init__(self) -> None:
+        self.moods: list[str] = []
+        self.calls: list[int] = []
 
-    def append(self, *args: object, **named: object) -> Verdict:
-        mood = self.moods.pop(0) if self.moods else "ok"
-        if mood == "refuses":
+    def append_each(self, store: Store, pieces: Iterable[Piece]) -> list[Verdict]:
+        pieces = list(pieces)
+        self.calls.append(len(pieces))
+        mood = self.moods.pop(0) if self.moods else OK
+        if mood == REFUSED:
             raise StoreUnavailable("no")
-        verdict = super().append(*args, **named)  # type: ignore[arg-type]
-        if mood == "loses the answer":
+        verdicts = fanout.append_each(store, pieces)
+        if mood == UNANSWERED:
             raise StoreUnavailable("nobody knows")
-        return verdict
+        return verdicts
 
 
 @pytest.fixture
-def store(redis_server: PrivateRedis) -> Iterator[Shaky]:
+def shaky(monkeypatch: pytest.MonkeyPatch) -> Shaky:
+    made = Shaky()
+    monkeypatch.setattr(drafts, "fanout", made)
+    return made
+
+
+@pytest.fixture
+def store(redis_server: PrivateRedis) -> Iterator[Store]:
     client = connect(Settings(redis_url=redis_server.url_of(redis_server.new_database())))
-    yield Shaky(client, 60)
+    yield Store(client, 60)
     client.close()
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.sampled_from(["ok", "refuses", "loses the answer"]), max_size=12))
-def test_the_log_has_each_piece_once_whatever_becomes_of_the_answers(store: Shaky, moods: list[str]) -> None:
-    store.moods = []
-    submitted = store.submit(Record(new_task_id(), prompt="hello"), Terms(60_000, 0, "print"), 600)
+@pytest.fixture
+def writer(store: Store) -> Writer:
+    return Writer(store)
+
+
+def begun(writer: Writer) -> Draft:
+    """The draft of an attempt that has just begun."""
+    submitted = writer.store.submit(Record(new_task_id(), prompt="hello"), Terms(60_000, 0, "print"), 600)
     assert submitted.terms is not None
-    task_id = submitted.record.task_id
-    claimed = store.claim(submitted.record, submitted.terms, "token", "worker").record
+    claimed = writer.store.claim(submitted.record, submitted.terms, "token", "worker").record
     assert claimed is not None
-    draft = Draft(Running(claimed, "token", 60), submitted.terms, store, "worker")
-    store.moods = list(moods)
-    for number in range(10):
+    return Draft(Running(claimed, "token", 60), submitted.terms, writer, "worker")
+
+
+def logged(draft: Draft) -> str:
+    return log.text_of(draft.store, draft.running.record.task_id, 1)
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.sampled_from([OK, REFUSED, UNANSWERED]), max_size=12),
+    st.lists(st.sampled_from([ITSELF, WRITER, NOBODY]), min_size=10, max_size=10),
+)
+def test_the_log_has_each_piece_once_whatever_becomes_of_the_answers(
+    writer: Writer, shaky: Shaky, moods: list[str], who: list[str]
+) -> None:
+    draft = begun(writer)
+    shaky.moods = list(moods)
+    for number, by in enumerate(who):
         draft.add(Chunk(f" {number}"))
-        draft.flush()
-    store.moods = []
+        if by == ITSELF:
+            draft.flush()
+        elif by == WRITER:
+            writer.write([draft])
+    shaky.moods = []
     draft.flush(is_last=True)
-    assert log.text_of(store, task_id, 1) == draft.text == "".join(f" {number}" for number in range(10))
-    control = store.control(task_id)
+    assert logged(draft) == draft.text == "".join(f" {number}" for number in range(10))
+    control = draft.store.control(draft.running.record.task_id)
     assert control is not None
     assert control.tokens == 10
+
+
+def test_what_is_in_flow_is_written_by_another_thread_for_all(writer: Writer, shaky: Shaky) -> None:
+    flowing = [begun(writer) for _ in range(5)]
+    for draft in flowing:
+        draft.add(Chunk("a"))
+        draft.pass_on()
+    assert shaky.calls == [1] * 5, "the first chunk of each was written by itself"
+    for _ in range(3):
+        for draft in flowing:
+            draft.add(Chunk("b"))
+            draft.pass_on()
+    wait_until(lambda: {logged(draft) for draft in flowing} == {"abbb"}, 10, "all is written")
+    assert len(shaky.calls) < 5 + 15
+
+
+def test_what_is_not_in_flow_is_written_at_once(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drafts, "SLOW_S", 0.0)
+    draft = begun(writer)
+    for number in range(3):
+        draft.add(Chunk(str(number)))
+        draft.pass_on()
+        assert logged(draft) == draft.text
+
+
+def test_an_attempt_whose_token_is_void_learns_it_from_the_writer(writer: Writer) -> None:
+    draft, other = begun(writer), begun(writer)
+    writer.store.client.hset(keys.state(draft.running.record.task_id), "token", "another")
+    for one in (draft, other):
+        one.add(Chunk("a"))
+    writer.write([draft, other])
+    assert (draft.running.verdict, other.running.verdict) == (Verdict.FENCED, Verdict.OK)
+    assert (logged(draft), logged(other)) == ("", "a")
+
+
+def test_a_task_that_redis_has_lost_is_claimed_again_by_its_attempt(writer: Writer) -> None:
+    draft = begun(writer)
+    draft.add(Chunk("a"))
+    draft.pass_on()
+    writer.store.client.flushdb()
+    draft.add(Chunk("b"))
+    writer.write([draft])
+    draft.add(Chunk("c"))
+    draft.pass_on()
+    assert draft.running.verdict is Verdict.OK
+    assert logged(draft) == draft.text == "abc"
+
+
+def test_a_text_that_cannot_be_written_does_not_end_the_writing(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draft = begun(writer)
+    broken = threading.Event()
+
+    def breaks(*_: object) -> list[Verdict]:
+        broken.set()
+        monkeypatch.undo()
+        raise RuntimeError("a bug")
+
+    draft.add(Chunk("a"))
+    draft.pass_on()
+    monkeypatch.setattr(fanout, "append_each", breaks)
+    draft.add(Chunk("b"))
+    draft.pass_on()
+    assert broken.wait(10)
+    draft.add(Chunk("c"))
+    draft.pass_on()
+    wait_until(lambda: logged(draft) == "abc", 10, "all is written")
+
+
+def test_what_was_in_flow_when_the_store_went_away_is_written_once_it_is_back(
+    writer: Writer, shaky: Shaky
+) -> None:
+    draft = begun(writer)
+    draft.add(Chunk("a"))
+    draft.pass_on()
+    shaky.moods = [UNANSWERED, REFUSED]
+    for text in "bcd":
+        draft.add(Chunk(text))
+        draft.pass_on()
+    wait_until(lambda: logged(draft) == "abcd", 10, "all is written, and no chunk came meanwhile")

@@ -361,7 +361,7 @@ def test_a_task_that_waits_for_another_is_known_to_be_parked(env: Environment) -
 
 def test_nobody_settles_a_follower_at_a_beat(env: Environment) -> None:
     from textgen import caching, client
-    from textgen.draft import Draft
+    from textgen.draft import Draft, Writer
     from textgen.followers import Followers
     from textgen.heartbeat import Heartbeat, Running
     from textgen.messages import Delivery
@@ -372,7 +372,7 @@ def test_nobody_settles_a_follower_at_a_beat(env: Environment) -> None:
     leader, other = (Delivery(store.get(one), store.control(one).terms) for one in (submit(), submit()))
     seat, _ = (caching.enter(store, settings, one) for one in (leader, other))
     claim = store.claim(leader.record, leader.terms, "token", "worker")
-    draft = Draft(Running(claim.record, "token", 60.0), leader.terms, store, "worker")
+    draft = Draft(Running(claim.record, "token", 60.0), leader.terms, Writer(store), "worker")
     followers = Followers(seat.place, draft, Heartbeat(store), settings, settled.append)
     followers.beat()
     assert store.get(other.record.task_id).status == Status.PROCESSING.value
