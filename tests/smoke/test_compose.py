@@ -312,7 +312,7 @@ def test_a_worker_for_providers_consumes_the_shared_lanes(running: Mapping[str, 
     with ExitStack() as stack:
         remote.start(stack)
     log = remote.process.log()
-    assert "concurrency: 200 (thread)" in log
+    assert "concurrency: 200 (gevent)" in log
     assert "engines are left to other workers" in log
     assert "local model loaded" not in log
     assert f".> {QUEUE}.bulk" in log
