@@ -157,6 +157,7 @@ class _Attempt:
             return self._exited(exc)
         except Exception as exc:  # noqa: BLE001 - the one place where any failure of an attempt is recorded
             log.error("engine broke", task_id=self.record.task_id, where=outline(exc))
+            self.running.record = self.record.but(usage=None)  # which may be what broke it
             return self._fail(Failure("EngineBug", f"the engine broke with {type(exc).__name__}"))
 
     def _write(self) -> Parked | Ended:

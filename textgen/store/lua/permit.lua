@@ -9,8 +9,8 @@
 -- Returns: {'granted', now, place, 1 if it tries a circuit, 1 if there is anything to make good,
 --           1 if it counts, why not those before it…}
 --          {'wait', now, ms, place of the shortest wait, why not each…}
-local id, task, tokens, now = ARGV[1], ARGV[2], tonumber(ARGV[3]), now_ms()
-local lost_ms, reset_ms, try_ms = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local id, task, tokens, now = ARGV[1], ARGV[2], natural(ARGV[3]), now_ms()
+local lost_ms, reset_ms, try_ms = natural(ARGV[4]), natural(ARGV[5]), natural(ARGV[6])
 local HEAD, EACH = 6, 5
 -- What a provider's limit is taken to be for that tells of none.
 local MINUTE_MS = 60000
