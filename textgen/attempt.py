@@ -22,6 +22,7 @@ from textgen.errors import (
     EngineError,
     EngineUnusable,
     PermanentEngineError,
+    StoreBroken,
     StoreUnavailable,
     TransientEngineError,
 )
@@ -151,6 +152,10 @@ class _Attempt:
     def _run(self) -> Parked | Ended:
         try:
             return self._write()
+        except StoreBroken as exc:
+            log.error("store broke", task_id=self.record.task_id, reason=str(exc), where=outline(exc))
+            self.running.record = self.record.but(usage=None)
+            return self._fail(Failure("StoreBroken", "the store cannot record what came of the attempt"))
         except (StoreUnavailable, HandBack):
             raise
         except SystemExit as exc:

@@ -79,3 +79,11 @@ def test_an_engine_that_counts_in_fractions_fails_its_attempt_once(
     control = worker.store.control(record.task_id)
     assert control is not None
     assert (control.spent_prompt, control.spent_completion) == (0, 2)
+
+
+def test_text_that_the_store_will_never_take_fails_its_attempt_once(worker: Worker) -> None:
+    piece = Chunk("some ", tokens=2.5)  # type: ignore[arg-type]
+    record = run(worker, piece, Finish("stop", Usage(3, 2)))
+    assert (record.status, record.result, record.attempt) == (Status.FAILED, "some ", 1)
+    assert record.error is not None
+    assert (record.error.type, record.usage) == ("StoreBroken", None)
