@@ -239,7 +239,8 @@ def _check_reference(reference: Any, whole: dict[str, Any]) -> None:
     if not found:
         raise ValueError("schema: a $ref must be # or #/$defs/NAME")
     place, name = found.groups()
-    if name and name not in (whole.get(place) or {}):
+    held = whole.get(place)
+    if name and not (isinstance(held, dict) and name in held):
         raise ValueError("schema: a $ref leads nowhere")
 
 
