@@ -22,6 +22,7 @@ from textgen.errors import (
     EngineError,
     EngineUnusable,
     PermanentEngineError,
+    StoreBroken,
     StoreUnavailable,
     TransientEngineError,
 )
@@ -151,12 +152,17 @@ class _Attempt:
     def _run(self) -> Parked | Ended:
         try:
             return self._write()
+        except StoreBroken as exc:
+            log.error("store broke", task_id=self.record.task_id, reason=str(exc), where=outline(exc))
+            self.running.record = self.record.but(usage=None)
+            return self._fail(Failure("StoreBroken", "the store cannot record what came of the attempt"))
         except (StoreUnavailable, HandBack):
             raise
         except SystemExit as exc:
             return self._exited(exc)
         except Exception as exc:  # noqa: BLE001 - the one place where any failure of an attempt is recorded
             log.error("engine broke", task_id=self.record.task_id, where=outline(exc))
+            self.running.record = self.record.but(usage=None)  # which may be what broke it
             return self._fail(Failure("EngineBug", f"the engine broke with {type(exc).__name__}"))
 
     def _write(self) -> Parked | Ended:

@@ -14,7 +14,7 @@ from dataclasses import replace
 import structlog
 
 from textgen.engines.base import Chunk
-from textgen.errors import StoreUnavailable
+from textgen.errors import StoreBroken, StoreUnavailable
 from textgen.heartbeat import Running
 from textgen.lifecycle import Status
 from textgen.logs import outline
@@ -57,8 +57,9 @@ class Draft:
         #: How many of the unwritten were in a write that came to no answer: it is repeated as it was,
         #: so that the log can tell it from what is new.
         self._doubtful = 0
-        #: Whether Redis has lost the task: the attempt itself claims it again.
-        self._is_lost = False
+        #: Whether the attempt is to write what comes next by itself: Redis has lost its task, or will not
+        #: take what somebody wrote.
+        self._is_apart = False
         self._passed_on = float("-inf")
         #: Held during each write.
         self._lock = threading.Lock()
@@ -82,7 +83,7 @@ class Draft:
             HandBack: The store stayed away, and there is too much to keep.
         """
         before, self._passed_on = self._passed_on, time.monotonic()
-        if self._passed_on - before > SLOW_S or self._is_lost or self._is_full:
+        if self._passed_on - before > SLOW_S or self._is_apart or self._is_full:
             self.flush()
         elif self._unwritten:
             self._writer.add(self)
@@ -90,7 +91,7 @@ class Draft:
     @property
     def has_more(self) -> bool:
         """Whether there is something that the writer may write."""
-        return bool(self._unwritten) and not self._is_lost and self.running.verdict is Verdict.OK
+        return bool(self._unwritten) and not self._is_apart and self.running.verdict is Verdict.OK
 
     @property
     def _is_full(self) -> bool:
@@ -101,12 +102,15 @@ class Draft:
 
         Raises:
             HandBack: It stayed away, and this was the last time or there is too much to keep.
+            StoreBroken: It will never take this.
         """
         with self._lock:
             while self._unwritten:
                 batch = self._batch()
                 try:
                     verdict = self._write(batch)
+                except StoreBroken:
+                    raise
                 except StoreUnavailable:
                     self._doubtful = len(batch)
                     if not is_last and not self._is_full:
@@ -118,17 +122,17 @@ class Draft:
         """For the writer: what it may write now, if anything; `end` must follow then."""
         if not self._lock.acquire(blocking=False):
             return []
-        batch = [] if self._is_lost else self._batch()
+        batch = [] if self._is_apart else self._batch()
         if not batch:
             self._lock.release()
         return batch
 
-    def end(self, batch: list[Chunk], verdict: Verdict | None) -> None:
-        """For the writer: what has become of a batch; None if nobody knows."""
+    def end(self, batch: list[Chunk], verdict: Verdict | None, is_broken: bool = False) -> None:
+        """For the writer: what has become of a batch; None if nobody knows, or not all could be."""
         if verdict is None:
-            self._doubtful = len(batch)
+            self._doubtful, self._is_apart = len(batch), is_broken
         elif verdict is Verdict.ABSENT:
-            self._is_lost = True
+            self._is_apart = True
         else:
             self._note(batch, verdict)
         self._lock.release()
@@ -148,7 +152,7 @@ class Draft:
             self.running.renewed = time.monotonic()
         self._writes += 1
         self._doubtful = 0
-        self._is_lost = False
+        self._is_apart = False
         self._written_chars += sum(len(chunk.text) for chunk in batch)
         del self._unwritten[: len(batch)]
 
@@ -213,14 +217,16 @@ class Writer:
         """Write what drafts hold, in one round trip; False where the store is away and they keep it."""
         begun = [(draft, batch) for draft in drafts if (batch := draft.begin())]
         verdicts: list[Verdict | None] = [None] * len(begun)
+        is_broken = False
         try:
             verdicts[:] = fanout.append_each(self.store, [draft.piece(batch) for draft, batch in begun])
-        except StoreUnavailable:
-            return False
+        except StoreUnavailable as exc:
+            is_broken = isinstance(exc, StoreBroken)
+            return is_broken
         except Exception as exc:  # noqa: BLE001 - what is wrong with one text must not end the writing of all
             log.error("writer stumbled", where=outline(exc))
             return False
         finally:
             for (draft, batch), verdict in zip(begun, verdicts, strict=True):
-                draft.end(batch, verdict)
+                draft.end(batch, verdict, is_broken)
         return True

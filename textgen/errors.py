@@ -132,6 +132,10 @@ class StoreUnavailable(Unavailable):
     """Redis did not answer, or refused to write; nothing was queued."""
 
 
+class StoreBroken(StoreUnavailable):
+    """Redis was asked for what it can never do: a bug, or foreign data under our keys. Not to be repeated."""
+
+
 class StoreForbidden(StoreUnavailable):
     """Redis' access control forbids it to this user; the message says what to grant, and to whom."""
 

@@ -18,7 +18,7 @@ from textgen.draft import Draft
 from textgen.errors import StoreUnavailable
 from textgen.heartbeat import Heartbeat, Running
 from textgen.lifecycle import Record, Status
-from textgen.outcomes import ATTEMPT_TIMEOUT
+from textgen.outcomes import ATTEMPT_TIMEOUT, DEADLINE
 from textgen.settings import Settings
 from textgen.store import cache, fanout
 from textgen.store.answers import Claimed, Moved, Verdict
@@ -174,12 +174,13 @@ class Followers:
         due = [one for one in self._followers.values() if is_beat or one.written < len(text)]
         pieces = [follower.piece(text) for follower in due]
         for follower, verdict in zip(due, fanout.append_each(self.store, pieces), strict=True):
-            if verdict is not Verdict.OK:
-                self._drop(follower, is_beat)
-                continue
-            follower.note_written()
-            if follower.running.overrun_s > 0:
-                self.heartbeat.end(follower.running, ATTEMPT_TIMEOUT)
+            error = DEADLINE if verdict is Verdict.OVERDUE else None
+            if verdict is Verdict.OK:
+                follower.note_written()
+                error = ATTEMPT_TIMEOUT if follower.running.overrun_s > 0 else None
+            if error:
+                self.heartbeat.end(follower.running, error)
+            if error or verdict is not Verdict.OK:
                 self._drop(follower, is_beat)
 
     def _drop(self, follower: Follower, is_beat: bool = False) -> None:

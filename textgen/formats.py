@@ -22,6 +22,9 @@ MAX_SCHEMAS, MAX_VALUES = 500, 4000
 MAX_WRITTEN_OUT = 2000
 #: Characters of a pattern, and of a description.
 MAX_TEXT_CHARS = 1000
+#: Instructions of all patterns of a schema, as RE2 compiles them: a second at the worst. What is repeated
+#: stands there as often as it may come.
+MAX_INSTRUCTIONS = 250_000
 #: What a schema is called where nobody gave it a name; providers want one.
 NAME = "answer"
 #: What `$schema` may name. All are read as the last of them: what differs between them is refused.
@@ -31,7 +34,10 @@ _REFERENCE = re.compile(r"#(?:/(\$defs|definitions)/([A-Za-z0-9_.-]{1,200}))?")
 _NAME = r"^[A-Za-z0-9_-]{1,64}$"
 #: The keywords whose values are schemas, or objects or arrays of them.
 _SCHEMA = frozenset(
-    {"items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames"}
+    {
+        *("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames"),
+        "contentSchema",
+    }
 )
 _DEFINITIONS = ("$defs", "definitions")
 _OF_NAMES = frozenset({"properties", "dependentSchemas", *_DEFINITIONS})
@@ -176,6 +182,7 @@ def _check(text: str) -> None:
         raise ValueError(f"schema has more than {MAX_SCHEMAS} schemas in it")
     if _written_out(schema, schema, (), MAX_WRITTEN_OUT) < 0:
         raise ValueError(f"schema has more than {MAX_WRITTEN_OUT} schemas in it, references written out")
+    _check_patterns(_patterns(schema))
     try:
         Draft202012Validator.check_schema(schema)
     except SchemaError as exc:
@@ -194,8 +201,7 @@ def _check_vocabulary(schema: Any, whole: dict[str, Any]) -> int:
         raise ValueError("schema must be of JSON Schema's drafts 6 to 2020-12")
     if "$ref" in schema:
         _check_reference(schema["$ref"], whole)
-    if "pattern" in schema:
-        _check_pattern(schema["pattern"])
+    _check_names(schema)
     return 1 + sum(_check_vocabulary(inner, whole) for inner in _inner(schema))
 
 
@@ -233,17 +239,52 @@ def _check_reference(reference: Any, whole: dict[str, Any]) -> None:
     if not found:
         raise ValueError("schema: a $ref must be # or #/$defs/NAME")
     place, name = found.groups()
-    if name and name not in (whole.get(place) or {}):
+    held = whole.get(place)
+    if name and not (isinstance(held, dict) and name in held):
         raise ValueError("schema: a $ref leads nowhere")
 
 
-def _check_pattern(pattern: Any) -> None:
+def _check_names(schema: dict[str, Any]) -> None:
+    """Raise ValueError unless lists with nothing twice are of texts: jsonschema compares others in pairs."""
+    dependent = schema.get("dependentRequired")
+    named = [
+        schema.get("type"),
+        schema.get("required"),
+        *(dependent.values() if isinstance(dependent, dict) else ()),
+    ]
+    for names in named:
+        if isinstance(names, list) and not all(isinstance(name, str) for name in names):
+            raise ValueError("schema: type, required and dependentRequired list nothing but names")
+
+
+def _patterns(schema: Any) -> Iterator[Any]:
+    """The patterns in a schema, at all depths."""
+    if isinstance(schema, dict):
+        if "pattern" in schema:
+            yield schema["pattern"]
+        for inner in _inner(schema):
+            yield from _patterns(inner)
+
+
+def _check_patterns(patterns: Iterator[Any]) -> None:
+    sizes: dict[str, int] = {}
+    for pattern in patterns:
+        size = _size(pattern)
+        sizes[pattern] = size
+        if sum(sizes.values()) > MAX_INSTRUCTIONS:
+            raise ValueError(
+                f"schema has patterns of more than {MAX_INSTRUCTIONS} instructions, repetitions written out"
+            )
+
+
+def _size(pattern: Any) -> int:
+    """How many instructions a pattern is, compiled."""
     import re2
 
     try:
         if len(pattern) > MAX_TEXT_CHARS:
             raise ValueError(f"schema: a pattern is longer than {MAX_TEXT_CHARS} characters")
-        compiled(pattern)
+        return int(compiled(pattern).programsize)
     except (TypeError, re2.error):
         raise ValueError(
             "schema: a pattern is none that RE2 knows (github.com/google/re2/wiki/Syntax)"

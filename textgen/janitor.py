@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from textgen import deadletters, outcomes, settlement, stuck
-from textgen.errors import BrokerUnavailable, ConfigurationError, StoreUnavailable
+from textgen.errors import BrokerUnavailable, ConfigurationError, StoreBroken, StoreUnavailable
 from textgen.lifecycle import VERSION, Status
 from textgen.logs import outline
 from textgen.settings import Settings
@@ -103,9 +103,9 @@ class Janitor:
         """Act on one that is due; put it off if it cannot be acted on, so that it holds up no other."""
         try:
             return act(task_id, score)
-        except (StoreUnavailable, BrokerUnavailable):
-            raise
-        except Exception as exc:  # noqa: BLE001 - whatever is wrong with one entry, all others come after it
+        except Exception as exc:  # whatever is wrong with one entry, all others come after it
+            if isinstance(exc, (StoreUnavailable, BrokerUnavailable)) and not isinstance(exc, StoreBroken):
+                raise
             log.error("janitor stumbled", task_id=task_id, where=outline(exc))
             schedule.postpone(task_id, self.store.now_ms() + AGAIN_S * 1000)
             return True

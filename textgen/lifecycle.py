@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 #: Version of message, record and events. A worker that meets a newer one leaves the message alone.
 VERSION = 1
+#: Tokens that one attempt can have used; the scripts in `textgen.store` know the same bound.
+MAX_TOKENS = 10**12
 
 
 class Status(StrEnum):
@@ -89,6 +91,12 @@ class Usage:
     cached_tokens: int = 0
     #: Tokens that the model thought and did not say.
     reasoning_tokens: int = 0
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether all are whole numbers of tokens that can have been."""
+        counts = (self.prompt_tokens, self.completion_tokens, self.cached_tokens, self.reasoning_tokens)
+        return all(type(count) is int and 0 <= count <= MAX_TOKENS for count in counts)
 
     def as_dict(self) -> dict[str, Any]:
         """The record's `usage` object, `total_tokens` included."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from textgen.errors import StoreUnavailable
+from textgen.errors import StoreBroken, StoreUnavailable
 
 T = TypeVar("T")
 
@@ -26,11 +26,14 @@ def persist(call: Callable[[], T], patience_s: float = PATIENCE_S) -> T:
 
     Raises:
         HandBack: It stayed away for `patience_s` seconds.
+        StoreBroken: It is there, and never will do this.
     """
     give_up = time.monotonic() + patience_s
     while True:
         try:
             return call()
+        except StoreBroken:
+            raise
         except StoreUnavailable as exc:
             if time.monotonic() > give_up:
                 raise HandBack(str(exc)) from exc

@@ -253,6 +253,8 @@ class GenerationRequest(BaseModel):
     def _engine_exists(cls, value: str | None) -> str | None:
         if value is not None:
             routes.find(value, get_settings())
+            if re.search(r"\s", value):  # settings may have them
+                raise ValueError("has no blanks, not even behind its commas")
         return value
 
     @field_validator("max_tokens")

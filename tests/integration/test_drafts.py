@@ -14,7 +14,7 @@ from tests.services import PrivateRedis
 from textgen import draft as drafts
 from textgen.draft import Draft, Writer
 from textgen.engines.base import Chunk
-from textgen.errors import StoreUnavailable
+from textgen.errors import StoreBroken, StoreUnavailable
 from textgen.heartbeat import Running
 from textgen.lifecycle import Record, new_task_id
 from textgen.settings import Settings
@@ -183,3 +183,21 @@ def test_what_was_in_flow_when_the_store_went_away_is_written_once_it_is_back(
         draft.add(Chunk(text))
         draft.pass_on()
     wait_until(lambda: logged(draft) == "abcd", 10, "all is written, and no chunk came meanwhile")
+
+
+def test_one_that_the_store_will_not_take_disturbs_no_other(writer: Writer) -> None:
+    odd, other = begun(writer), begun(writer)
+    for draft in (odd, other):
+        draft.add(Chunk("a"))
+        draft.pass_on()
+    name = keys.events(odd.running.record.task_id)
+    writer.store.client.delete(name)
+    writer.store.client.set(name, "no log")
+    for draft in (odd, other):
+        draft.add(Chunk("b"))
+    writer.write([odd, other])
+    other.add(Chunk("c"))
+    other.pass_on()
+    assert logged(other) == "abc"
+    with pytest.raises(StoreBroken):
+        odd.pass_on()

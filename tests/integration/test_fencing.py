@@ -11,11 +11,13 @@ import redis
 from tests.processes import wait_until
 from tests.services import PrivateRedis
 from textgen import outcomes
+from textgen.errors import StoreUnavailable
 from textgen.heartbeat import Heartbeat, Running
 from textgen.lifecycle import Failure, Record, Status, Usage, new_task_id
 from textgen.messages import Delivery
+from textgen.prices import Price, Prices
 from textgen.settings import Settings
-from textgen.store import Store, keys, log
+from textgen.store import Store, keys, log, scripts
 from textgen.store.answers import Claimed, Moved, Terms, Verdict
 from textgen.store.connection import connect
 
@@ -227,6 +229,60 @@ def test_times_are_those_of_redis_in_iso_8601(store: Store, delivery: Delivery) 
     assert abs(calendar.timegm(created) - seconds - micros / 1e6) < 5
     stored = json.loads(store.client.get(keys.record(delivery.record.task_id)))
     assert stored["created_at"] == stored["updated_at"] < stored["deadline"]
+
+
+def test_an_end_whose_tokens_are_no_number_changes_nothing(
+    store: Store, delivery: Delivery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = completed(claim(store, delivery, "token"), "text").but(usage=Usage(3, 2.5))
+    name = keys.state(ended.task_id)
+    before = store.client.hgetall(name)
+    with pytest.raises(ValueError, match="whole tokens"):
+        store.move(ended, token="token")
+    monkeypatch.setattr(Usage, "is_counted", True)
+    with pytest.raises(StoreUnavailable):
+        store.move(ended, token="token")
+    assert store.client.hgetall(name) == before
+
+
+def test_an_end_whose_price_is_beyond_counting_changes_nothing(store: Store, delivery: Delivery) -> None:
+    store.prices = Prices({"local": Price(prompt=1e300, completion=1)}, "local")
+    ended = completed(claim(store, delivery, "token"), "text")
+    name = keys.state(ended.task_id)
+    before = store.client.hgetall(name)
+    with pytest.raises(StoreUnavailable):
+        store.move(ended, token="token")
+    assert store.client.hgetall(name) == before
+
+
+@pytest.mark.parametrize("counts", [(2.5, None), (1, 2.5), (-1, None)])
+def test_text_whose_tokens_are_no_number_changes_nothing(
+    store: Store, delivery: Delivery, counts: tuple[float, float | None]
+) -> None:
+    task_id = claim(store, delivery, "token").task_id
+    with pytest.raises(StoreUnavailable):
+        store.append(task_id, "token", 0, "text", *counts)
+    assert store.append(task_id, "token", 0, "text") is Verdict.OK
+    assert log.text_of(store, task_id, 1) == "text"
+
+
+@pytest.mark.parametrize("counts", [(3, 2.5, ""), (3, 2, 2.5), (3, "many", 0)])
+def test_a_bill_that_cannot_be_counted_is_not_begun(store: Store, counts: tuple[object, ...]) -> None:
+    def run(name: str, *args: object) -> list[str]:
+        return scripts.run(store.client, name, keys.METERING, ["id", *args])
+
+    run("admit", "owner", "key", "queue", 5, 10, 20, 0, 60_000, *[0] * 14, "key")
+    before = held(store)
+    with pytest.raises(redis.ResponseError):
+        run("bill", 1, *counts, 0)
+    assert held(store) == before
+    assert run("bill", 1, 3, 2, 5, 0)[0] == "billed"
+
+
+def held(store: Store) -> dict[str, object]:
+    """All hashes of the database."""
+    names = store.client.keys("*")
+    return {name: store.client.hgetall(name) for name in names if store.client.type(name) == "hash"}
 
 
 def test_what_goes_wrong_at_a_beat_costs_no_other_attempt_its_lease(store: Store) -> None:

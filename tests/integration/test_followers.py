@@ -17,6 +17,7 @@ from tests.environment import Environment, new_folder
 from tests.faults.ledger import LEDGER
 from tests.processes import wait_until
 from tests.programs import WebProcess, WorkerProcess
+from textgen.engines.base import Chunk
 from textgen.lifecycle import Record, Status
 from textgen.responses import events_of
 
@@ -359,8 +360,10 @@ def test_a_task_that_waits_for_another_is_known_to_be_parked(env: Environment) -
     assert abs(until_ms - store.now_ms() - parked.wait_s * 1000) < 1000
 
 
-def test_nobody_settles_a_follower_at_a_beat(env: Environment) -> None:
-    from textgen import caching, client
+@pytest.fixture
+def led(env: Environment) -> SimpleNamespace:
+    """The followers of an attempt in this process, one so far; its id, and what was settled of them."""
+    from textgen import caching
     from textgen.draft import Draft, Writer
     from textgen.followers import Followers
     from textgen.heartbeat import Heartbeat, Running
@@ -375,11 +378,36 @@ def test_nobody_settles_a_follower_at_a_beat(env: Environment) -> None:
     draft = Draft(Running(claim.record, "token", 60.0), leader.terms, Writer(store), "worker")
     followers = Followers(seat.place, draft, Heartbeat(store), settings, settled.append)
     followers.beat()
-    assert store.get(other.record.task_id).status == Status.PROCESSING.value
-    client.cancel(other.record.task_id)
-    followers.beat()
-    assert not followers._followers
-    assert settled == []
+    task_id = other.record.task_id
+    assert store.get(task_id).status == Status.PROCESSING.value
+    return SimpleNamespace(followers=followers, task_id=task_id, settled=settled)
+
+
+def test_nobody_settles_a_follower_at_a_beat(led: SimpleNamespace) -> None:
+    from textgen import client
+
+    client.cancel(led.task_id)
+    led.followers.beat()
+    assert not led.followers._followers
+    assert led.settled == []
+
+
+@pytest.mark.parametrize("is_beat", [True, False])
+def test_a_follower_whose_deadline_has_passed_is_ended_at_once(led: SimpleNamespace, is_beat: bool) -> None:
+    from textgen.store import keys, open_store
+
+    open_store().client.hset(keys.state(led.task_id), "deadline", 1)
+    led.followers.draft.add(Chunk("one "))
+    if is_beat:
+        led.followers.beat()
+    else:
+        led.followers.tell()
+    record = open_store().get(led.task_id)
+    assert record is not None
+    assert record.error is not None
+    assert (record.status, record.error.type) == (Status.FAILED, "deadline")
+    assert not led.followers._followers
+    assert led.settled == ([] if is_beat else [led.task_id])
 
 
 def test_a_task_that_is_put_off_leads_no_longer(env: Environment) -> None:

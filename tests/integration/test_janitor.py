@@ -117,7 +117,10 @@ def test_a_task_of_a_dead_worker_fails_at_its_deadline(
     assert new(env, before)["expired"] == 1
 
 
-def test_a_task_that_nobody_can_read_holds_up_no_other(env: Environment, client: ModuleType) -> None:
+@pytest.mark.parametrize("command", [("SET", "{"), ("LPUSH", "no text")])
+def test_a_task_that_nobody_can_read_holds_up_no_other(
+    env: Environment, client: ModuleType, command: tuple[str, str]
+) -> None:
     from textgen.celery import app
     from textgen.janitor import Janitor
     from textgen.requests import parse_request
@@ -126,7 +129,8 @@ def test_a_task_that_nobody_can_read_holds_up_no_other(env: Environment, client:
 
     store = open_store()
     odd, other = (client.submit(parse_request({"prompt": "x"})).task_id for _ in range(2))
-    store.client.set(keys.record(odd), "{")
+    store.client.delete(keys.record(odd))
+    store.client.execute_command(command[0], keys.record(odd), command[1])
     for number, task_id in enumerate((odd, other)):
         store.client.zadd(keys.WATCH, {task_id: number})
     store.client.hset(keys.state(other), "deadline", 1)

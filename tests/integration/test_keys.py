@@ -311,6 +311,7 @@ def test_the_client_shows_its_key_and_names_what_is_wrong(server: Server) -> Non
     [
         (["--name", ""], "name"),
         (["--name", "a", "--owner", "no owner"], "owner"),
+        (["--name", "a", "--owner", ""], "owner"),
         (["--name", "a", "--scope", "all"], "scope"),
         (["--name", "a", "--expires-in", "soon"], "90d"),
         (["--name", "a", "--expires-in", "0s"], "expires_in"),

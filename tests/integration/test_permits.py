@@ -116,6 +116,21 @@ def test_those_who_wait_are_told_different_times_and_come_in_their_order(store: 
     assert isinstance(ask(store, limited(1), task="0"), Granted)
 
 
+def test_a_provider_that_tells_of_a_limit_of_none_is_tried_by_one_when_its_time_is_over(store: Store) -> None:
+    permits.answered(store, ask(store, REMOTE), requests=Told(0, 300, 0))
+    assert isinstance(ask(store, REMOTE), Refused)
+    wait_until(lambda: isinstance(ask(store, REMOTE), Granted), 5, "one is let go")
+    assert isinstance(ask(store, REMOTE), Refused)
+
+
+def test_nobody_is_shown_less_than_nothing(store: Store) -> None:
+    permits.answered(store, ask(store, REMOTE), requests=Told(3, 60_000, 5))
+    first, second = ask(store, REMOTE), ask(store, REMOTE)
+    permits.answered(store, first, requests=Told(0, 60_000, 5))
+    permits.answered(store, second)
+    assert permits.look(store, "a", 1).told == {"requests": 0}
+
+
 def test_tasks_that_never_come_back_do_not_keep_others_out(store: Store) -> None:
     for answer in [ask(store, limited(4)) for _ in range(50)]:
         if isinstance(answer, Granted):

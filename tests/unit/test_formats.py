@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import jsonschema
@@ -83,6 +84,9 @@ def test_ordinary_schemas_are_taken(schema: dict[str, Any]) -> None:
         (of({"$ref": "file:///etc/passwd"}), r"\$ref must be"),
         (of({"$ref": "#/const"}), r"\$ref must be"),
         (of({"$ref": "#/$defs/none"}), "leads nowhere"),
+        (of({"$ref": "#/$defs/a", "$defs": "abc"}), "leads nowhere"),
+        (of({"$ref": "#/$defs/a", "$defs": ["a"]}), "leads nowhere"),
+        (of({"$ref": "#/definitions/a", "definitions": 5}), "leads nowhere"),
         (of({"items": {"$id": "https://example.com"}}), r"without \$id"),
         (of({"$dynamicRef": "#a"}), r"without \$dynamicRef"),
         (of({"patternProperties": {"(a+)+$": {}}}), "without patternProperties"),
@@ -90,6 +94,11 @@ def test_ordinary_schemas_are_taken(schema: dict[str, Any]) -> None:
         (of({"pattern": "(?=a)b"}), "RE2"),
         (of({"pattern": "a{900}{900}"}), "RE2"),
         (of({"pattern": "a" * 1001}), "1000 characters"),
+        (of({"pattern": ["a"]}), "RE2"),
+        (of({"properties": {f"p{n}": {"pattern": rf"\pL{{0,99}}q{n}"} for n in range(9)}}), "instructions"),
+        (of({"type": ["string", 0]}), "nothing but names"),
+        (of({"items": {"required": ["a", []]}}), "nothing but names"),
+        (of({"contentSchema": {"dependentRequired": {"a": [1]}}}), "nothing but names"),
         (of({"enum": ["x" * 40_000]}), "bytes"),
         (of({"enum": list(range(5000))}), "values"),
         (of({"anyOf": [{"type": "null"}] * 501}), "500 schemas"),
@@ -103,6 +112,29 @@ def test_ordinary_schemas_are_taken(schema: dict[str, Any]) -> None:
 def test_what_cannot_be_kept_to_is_refused_at_submit(given: dict[str, Any], reason: str) -> None:
     with pytest.raises(InvalidRequest, match=f"response_format: .*{reason}"):
         parse_request({"prompt": "x", "response_format": given})
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": [str(n) if n % 2 else n for n in range(3900)]},
+        {"not": {"dependentRequired": {"a": [[n] for n in range(1900)]}}},
+        {"contentSchema": {"required": [n % 2 and str(n) for n in range(3900)]}},
+        {"properties": {f"p{n}": {"pattern": f"(.{{0,999}}){{0,1}}q{n}"} for n in range(450)}},
+        {"properties": {f"p{n}": {"pattern": rf"\pL{{0,300}}q{n}"} for n in range(450)}},
+    ],
+)
+def test_schemas_that_take_long_to_check_are_refused_soon(schema: dict[str, Any]) -> None:
+    began = time.process_time()
+    with pytest.raises(ValueError, match="schema"):
+        formats.normalise(of(schema))
+    assert time.process_time() - began < 1.5
+
+
+def test_one_pattern_may_stand_in_many_places() -> None:
+    name = {"type": "string", "pattern": "^(.{0,999})$"}
+    schema = {"properties": {f"p{n}": name for n in range(100)}}
+    assert formats.normalise(of(schema)) == FLAT | {"schema": schema}
 
 
 def test_nesting_is_bounded() -> None:

@@ -17,6 +17,7 @@ from textgen import client
 from textgen.errors import (
     BrokerUnavailable,
     DuplicateTask,
+    StoreBroken,
     StoreUnavailable,
     TaskFinished,
     TaskUnfinished,
@@ -150,6 +151,7 @@ def test_a_delete_answers_204(web: FlaskClient, tell: Any) -> None:
         (TaskUnfinished("runs"), 409, "task-unfinished"),
         (UnknownTask("none"), 404, "unknown-task"),
         (StoreUnavailable("gone"), 503, "store-unavailable"),
+        (StoreBroken("ERR of a script"), 500, "about:blank"),
     ],
 )
 def test_a_delete_that_cannot_be(

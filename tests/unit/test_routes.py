@@ -67,6 +67,7 @@ def test_a_request_goes_to_these_engines_in_turn(
 def test_a_default_route_is_for_requests_that_name_no_engine() -> None:
     chosen = Settings(engine="smart", routes=json.dumps(NAMED))
     assert [one.label for one in routes.plan(record(), chosen)] == ["openai/gpt-5", "anthropic"]
+    assert len(routes.default(Settings(engine="openai, local")).entries) == 2
     with pytest.raises(ConfigurationError, match="TEXTGEN_ENGINE: entry 1 is not an engine"):
         routes.default(Settings(engine="opnai,local"))
 
@@ -89,6 +90,9 @@ def test_by_weight_each_begins_with_its_share_and_every_process_draws_the_same()
         ("openai/two words", "has no usable name of a model behind its slash"),
         (",".join(f"openai/{n}" for n in range(9)), "names more than 8 engines"),
         ("smart,local", "entry 1 is not an engine"),
+        ("openai, local", "has no blanks"),
+        ("mock\n", "has no blanks"),
+        (" mock", "has no blanks"),
     ],
 )
 def test_what_is_no_route_is_refused_with_the_reason(

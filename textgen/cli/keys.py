@@ -87,7 +87,8 @@ def create(
     from textgen import api_keys
     from textgen.settings import get_settings
 
-    _show_new(*api_keys.create(name, owner or get_settings().owner, scopes, expires_in, limits), as_json)
+    owner = get_settings().owner if owner is None else owner
+    _show_new(*api_keys.create(name, owner, scopes, expires_in, limits), as_json)
 
 
 @keys.command()

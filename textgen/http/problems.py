@@ -25,6 +25,7 @@ from textgen.errors import (
     LimitExceeded,
     QueueFull,
     SecretShown,
+    StoreBroken,
     StoreForbidden,
     StoreUnavailable,
     SubmitInFlight,
@@ -34,6 +35,7 @@ from textgen.errors import (
     UnknownTask,
 )
 from textgen.http.held import OPEN
+from textgen.logs import outline
 from textgen.requests import field_errors
 
 log = structlog.get_logger(__name__)
@@ -134,6 +136,11 @@ def _on_unavailable(exc: Unavailable) -> Response:
     return problem(503, detail, f"{part}-unavailable", {"Retry-After": str(exc.retry_after_s)})
 
 
+def _on_broken(exc: StoreBroken) -> Response:
+    log.error("http.store_broken", reason=str(exc), where=outline(exc))
+    return problem(500, "The server made a mistake with its store; its log says which.")
+
+
 def _on_configuration(exc: ConfigurationError) -> Response:
     log.error("http.misconfigured", reason=str(exc))
     return problem(503, "The server is not set up to accept tasks; its log says why.", "misconfigured")
@@ -157,5 +164,6 @@ def install(app: Flask) -> None:
     app.register_error_handler(SubmitInFlight, _on_in_flight)
     app.register_error_handler(LimitExceeded, _on_limit)
     app.register_error_handler(Unavailable, _on_unavailable)
+    app.register_error_handler(StoreBroken, _on_broken)
     app.register_error_handler(ConfigurationError, _on_configuration)
     app.register_error_handler(HTTPException, _on_http_exception)

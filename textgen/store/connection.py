@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import unquote, urlsplit
@@ -11,12 +12,15 @@ from redis.backoff import NoBackoff
 from redis.driver_info import DriverInfo
 from redis.retry import Retry
 
-from textgen.errors import ConfigurationError, StoreForbidden, StoreUnavailable
+from textgen.errors import ConfigurationError, StoreBroken, StoreForbidden, StoreUnavailable
 from textgen.settings import Settings, get_settings
 from textgen.store.autopipeline import AutoPipelining
 
 #: Seconds after which an idle connection is tested before its next use.
 HEALTH_CHECK_INTERVAL_S = 30
+#: How Redis answers in a state that passes: by a word of its own (MISCONF, NOREPLICAS, BUSY, …). Those for
+#: what it will never do are WRONGTYPE and ERR, which the client library leaves out.
+_PASSES = re.compile(r"(?!WRONGTYPE |ERR )[A-Z]{2,} |max number of clients")
 
 
 def connect(settings: Settings, decodes: bool = True) -> redis.Redis:
@@ -42,7 +46,12 @@ def connect(settings: Settings, decodes: bool = True) -> redis.Redis:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn the client library's errors into StoreUnavailable, without the address's password."""
+    """Turn the client library's errors into StoreUnavailable, without the address's password.
+
+    Raises:
+        StoreBroken: No repetition helps.
+        StoreUnavailable: Redis does not answer, or not now.
+    """
     try:
         yield
     except redis.OutOfMemoryError as exc:
@@ -55,7 +64,19 @@ def translated() -> Iterator[None]:
     except redis.RedisError as exc:
         if _is_forbidden(exc):
             raise StoreForbidden(_forbidden(str(exc))) from exc
+        if refusal := _refusal(exc):
+            raise StoreBroken(f"Redis cannot do what it was asked for ({refusal})") from exc
         raise StoreUnavailable(f"Redis cannot be reached or cannot answer ({type(exc).__name__})") from exc
+
+
+def _refusal(exc: redis.RedisError) -> str | None:
+    """Why Redis, or its client, will never do what was asked; None: it may yet."""
+    if isinstance(exc, redis.DataError):
+        return "DataError"
+    reason = str(exc).rpartition(" of pipeline caused error: ")[2]
+    if type(exc) is not redis.ResponseError or _PASSES.match(reason):
+        return None
+    return re.split(r",| script: ", reason, maxsplit=1)[0]  # what follows a comma may be part of the call
 
 
 def _is_forbidden(exc: redis.RedisError) -> bool:

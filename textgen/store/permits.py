@@ -218,6 +218,6 @@ def look(store: Store, account: str, reset_s: float) -> Account:
         requests=len(out),
         tokens=sum(int(permit.partition("|")[0]) for permit in out),
         waiting=waiting,
-        told={kind: int(known[f"{kind}_left"]) for kind in kinds},
+        told={kind: max(int(known[f"{kind}_left"]), 0) for kind in kinds},
         counts={what: int(known[what]) for what in ("granted", "parked", "throttled") if what in known},
     )

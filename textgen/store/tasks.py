@@ -226,7 +226,12 @@ class Store(Records):
             reason: Why the attempt's text is void (PENDING).
             is_dead: Whether the message of the task belongs among the dead letters (FAILED).
             asked: The model that was asked for, where the record has the name that the provider gave it.
+
+        Raises:
+            ValueError: Its usage is not counted in whole tokens, which no repetition mends.
         """
+        if record.usage and not record.usage.is_counted:
+            raise ValueError("usage is not counted in whole tokens")
         guard, value = ("token", token) if token is not None else ("lapsed" if lapsed else "rev", rev)
         stamps = "finished_at updated_at" if record.status.is_terminal else "updated_at"
         now, notice = self.now_ms(), notice_of(record)

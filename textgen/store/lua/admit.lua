@@ -8,7 +8,8 @@
 --          {'refused', now, which, scope (1: the key, 2: everybody), ms to wait, rates…}
 -- Rates are of the key: limit, remaining, ms until it is whole again; for requests, then for tokens.
 local id, owner, key, queue, line, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[24], now_ms()
-local tokens, nano, share = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local tokens, nano, share = natural(ARGV[6]), natural(ARGV[7]), natural(ARGV[8])
+local rank, look_ms = natural(ARGV[5]), natural(ARGV[9])
 if redis.call('HEXISTS', HELD, id) == 1 then return { 'already', integer(now) } end
 local day, month = string.sub(iso(now), 1, 10), string.sub(iso(now), 1, 7)
 
@@ -98,7 +99,7 @@ if share > 0 then
   if number(redis.call('HGET', LANES, queue)) >= share or redis.call('EXISTS', list) == 1 then
     answer[3] = 'waiting'
     local order = redis.call('HINCRBY', LANES, '#', 1)
-    redis.call('ZADD', list, integer(tonumber(ARGV[5]) * 1e13 + order), id)
+    redis.call('ZADD', list, integer(rank * 1e13 + order), id)
     redis.call('SADD', QUEUES, queue)
     redis.call('PEXPIRE', list, HELD_MS)
     redis.call('PEXPIRE', QUEUES, HELD_MS)
@@ -110,7 +111,7 @@ if share > 0 then
 end
 redis.call('HSET', HELD, id, pack({ answer[3], owner, key, queue, integer(tokens), integer(nano),
   steps[1], steps[2], steps[3], steps[4], integer(now), line }))
-redis.call('ZADD', DUE, integer(now + tonumber(ARGV[9])), id)
+redis.call('ZADD', DUE, integer(now + look_ms), id)
 redis.call('PEXPIRE', HELD, HELD_MS)
 redis.call('PEXPIRE', DUE, HELD_MS)
 return with_rates()

@@ -4,7 +4,10 @@
 --       what the provider told: requests limit, left, ms until reset; the same of tokens ('': nothing),
 --       pause in ms ('': none; 0: as seems fit), factor of chance for the latter, 1 if all is well again
 -- Returns: {'ok', now}
-local of, permit, window, now = BASE .. ARGV[1], ARGV[2], tonumber(ARGV[3]), now_ms()
+local of, permit, window, now = BASE .. ARGV[1], ARGV[2], natural(ARGV[3]), now_ms()
+for place = 5, 12 do
+  if (ARGV[place] or '') ~= '' then natural(ARGV[place]) end
+end
 local id = string.match(permit, '|(.*)$')
 if redis.call('HGET', of, 'try') == id then redis.call('HDEL', of, 'try', 'try_until') end
 local was = take(of, 'flying', permit)

@@ -5,7 +5,8 @@
 --       what it is told: id or '', head, short record or ''
 -- Returns: {'taken', now, record} {'busy', now, ms} {'ended', now, record}
 --          {'moved' | 'lapsed' | 'expired' | 'stale' | 'cancelled', now, record, rev}
-local now = now_ms()
+local now, lease, ttl = now_ms(), natural(ARGV[3]), natural(ARGV[8])
+for _, place in ipairs({ 4, 5, 7, 11, 12 }) do natural(ARGV[place]) end
 local fields = redis.call('HMGET', state, 'status', 'token', 'lease', 'due', 'attempt', 'failures',
   'deadline', 'cancel', 'rev', 'queue_until')
 local status, attempt = fields[1], fields[5]
@@ -37,9 +38,9 @@ if attempt == '0' and queue_until > 0 and now >= queue_until then return answer(
 if attempt ~= ARGV[4] or fields[6] ~= ARGV[5] then return answer('moved') end
 attempt = integer(tonumber(attempt) + 1)
 redis.call('HSET', state, 'status', 'PROCESSING', 'attempt', attempt, 'token', ARGV[1],
-  'worker', ARGV[2], 'lease', integer(now + tonumber(ARGV[3])), 'chunks', 0, 'tokens', 0, 'prompt_tokens', 0)
+  'worker', ARGV[2], 'lease', integer(now + lease), 'chunks', 0, 'tokens', 0, 'prompt_tokens', 0)
 redis.call('HINCRBY', state, 'rev', 1)
-local deadline, ttl = tonumber(fields[7]), tonumber(ARGV[8])
+local deadline = tonumber(fields[7])
 local whole = write(ARGV[6], 'started_at updated_at', iso(now), deadline + ttl + STATE_MARGIN_MS)
 tell(ARGV[14], ARGV[15], ARGV[16], whole, 'started_at updated_at', iso(now), now)
 emit(attempt, 'state', 'status', 'PROCESSING', 'at', iso(now))

@@ -4,6 +4,19 @@ local function integer(number)
   return string.format('%.0f', number)
 end
 
+-- Whole numbers are exact up to here; no attempt uses as many tokens.
+local EXACT, TOKENS = 9007199254740992, 1000000000000
+
+-- The whole number that `text` is, from 0 on. To be asked before the first write: Redis takes back nothing
+-- of a script that breaks off, and whoever repeats it would have counts added again.
+local function natural(text, most)
+  local number = tonumber(text)
+  if not number or number < 0 or number > (most or EXACT) or number % 1 ~= 0 then
+    error(string.sub(tostring(text), 1, 40) .. ' is no number that can be counted')
+  end
+  return number
+end
+
 local function now_ms()
   local time = redis.call('TIME')
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)

@@ -9,8 +9,8 @@
 -- Returns: {'granted', now, place, 1 if it tries a circuit, 1 if there is anything to make good,
 --           1 if it counts, why not those before it…}
 --          {'wait', now, ms, place of the shortest wait, why not each…}
-local id, task, tokens, now = ARGV[1], ARGV[2], tonumber(ARGV[3]), now_ms()
-local lost_ms, reset_ms, try_ms = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local id, task, tokens, now = ARGV[1], ARGV[2], natural(ARGV[3]), now_ms()
+local lost_ms, reset_ms, try_ms = natural(ARGV[4]), natural(ARGV[5]), natural(ARGV[6])
 local HEAD, EACH = 6, 5
 -- What a provider's limit is taken to be for that tells of none.
 local MINUTE_MS = 60000
@@ -40,12 +40,14 @@ local function left_of(of, limit, window, used, flying, known, kind, cost, freed
     if left < cost then at = freed(of, cost - left) or now + math.max(step, 1000) end
   end
   local told, reset, whole = known[kind .. '_left'], number(known[kind .. '_reset']), known[kind .. '_limit']
+  -- of a limit of none, one finds out whether it still holds
+  if whole then whole = math.max(tonumber(whole), 1) end
   if told and reset <= now then told = whole end
   if told then
     told = tonumber(told) - flying
     if whole then
-      cost = math.min(cost, tonumber(whole))
-      step = math.max(step, MINUTE_MS * cost / math.max(tonumber(whole), 1))
+      cost = math.min(cost, whole)
+      step = math.max(step, MINUTE_MS * cost / whole)
     end
     if told < cost then at = math.max(at or 0, reset > now and reset or now + 1000) end
     left = math.min(left or told, told)

@@ -7,15 +7,15 @@
 --          has no fingerprint where that submit was taken back: its id is used up, and nothing will run
 --          or {'late', now}: the caller has given up, and must not have been wrong
 local now = now_ms()
-local created = tonumber(ARGV[10])
+local created = natural(ARGV[10])
+local deadline, ttl = created + natural(ARGV[3]), natural(ARGV[4])
+local due, queue = natural(ARGV[5]), natural(ARGV[7])
 if now > tonumber(ARGV[9]) then return { 'late', integer(now) } end
 if redis.call('EXISTS', state) == 1 then
   local refused = redis.call('HEXISTS', state, 'refused') == 1
   local fingerprint = not refused and redis.call('HGET', state, 'fingerprint')
   return { 'exists', integer(now), fingerprint or '', redis.call('GET', record) or '' }
 end
-local deadline, ttl = created + tonumber(ARGV[3]), tonumber(ARGV[4])
-local due, queue = tonumber(ARGV[5]), tonumber(ARGV[7])
 local queue_until = queue > 0 and now + due + queue or 0
 redis.call('HSET', state, 'status', 'PENDING', 'attempt', 0, 'failures', 0, 'rev', 1,
   'fingerprint', ARGV[2], 'deadline', integer(deadline), 'ttl', ARGV[4],

@@ -30,29 +30,28 @@ else
     return answer('alive')
   end
 end
-local prompt, completion, cached, thought, nano = 0, 0, 0, 0, fields[11]
+local prompt, completion, cached, thought, nano, cost = 0, 0, 0, 0, fields[11], 0
 if status == 'PROCESSING' then
-  prompt = tonumber(ARGV[9] ~= '' and ARGV[9] or fields[10] or '0')
-  completion = tonumber(ARGV[10] ~= '' and ARGV[10] or fields[12] or '0')
-  cached, thought = math.min(tonumber(ARGV[16]), prompt), tonumber(ARGV[17])
-end
-if prompt + completion > 0 then
-  redis.call('HINCRBY', state, 'spent_prompt', prompt)
-  redis.call('HINCRBY', state, 'spent_completion', completion)
+  prompt = natural(ARGV[9] ~= '' and ARGV[9] or fields[10] or '0', TOKENS)
+  completion = natural(ARGV[10] ~= '' and ARGV[10] or fields[12] or '0', TOKENS)
+  cached, thought = math.min(natural(ARGV[16], TOKENS), prompt), natural(ARGV[17], TOKENS)
   if ARGV[11] ~= '' then
-    local cost = math.floor((prompt - cached) * tonumber(ARGV[11]) + cached * tonumber(ARGV[18])
-      + completion * tonumber(ARGV[12]) + 0.5)
-    nano = integer(redis.call('HINCRBY', state, 'spent_nano', integer(cost)))
+    cost = natural(math.floor((prompt - cached) * tonumber(ARGV[11]) + cached * tonumber(ARGV[18])
+      + completion * tonumber(ARGV[12]) + 0.5))
   end
+end
+local deadline, ttl, due = natural(fields[7]), natural(fields[8]), natural(ARGV[7])
+if prompt + completion > 0 then
+  redis.call('HINCRBY', state, 'spent_prompt', integer(prompt))
+  redis.call('HINCRBY', state, 'spent_completion', integer(completion))
+  if ARGV[11] ~= '' then nano = integer(redis.call('HINCRBY', state, 'spent_nano', integer(cost))) end
 end
 if ARGV[19] == '1' then nano = integer(redis.call('HINCRBY', state, 'spent_nano', 0)) end
 local at = iso(now)
 redis.call('HSET', state, 'status', to, 'failures', ARGV[6])
 redis.call('HINCRBY', state, 'rev', 1)
 redis.call('HDEL', state, 'token', 'lease', 'worker')
-local deadline, ttl = tonumber(fields[7]), tonumber(fields[8])
 if to == 'PENDING' then
-  local due = tonumber(ARGV[7])
   redis.call('HSET', state, 'due', due > 0 and integer(now + due) or 0)
   local whole = write(ARGV[4], ARGV[5], at, deadline + ttl + STATE_MARGIN_MS)
   if tonumber(fields[9] or '0') > 0 then emit(attempt, 'reset', 'reason', ARGV[8]) end
