@@ -85,6 +85,21 @@ FAILURES = {
     "/v1/messages": ("error", {"type": "error", "error": {"type": "overloaded_error",
                                                           "message": INDISCREET}}),
 }  # fmt: skip
+#: Scenario → what an answer goes on with that nobody can read.
+NONSENSE = {
+    "garbage": b"event: content_block_delta\ndata: {not JSON\n\n",
+    "a list": b"data: [1]\n\n",
+    "half a character": b'data: {"type": "\xc3"}\n\n',
+    "a long number": b'data: {"created": ' + b"1" * 5000 + b"}\n\n",
+    "a long event": b"data: " + b"1" * 5_000_000,
+    "many brackets": b"data: " + b"[" * 200_000 + b"\n\n",
+}
+#: Scenario → what an answer says again and again, and nothing else.
+DRIPS = {
+    "comments": b": ping\n\n",
+    "a line without an end": b"data: 1",
+    "events without text": b'data: {"type": "ping", "choices": []}\n\n',
+}
 #: Stands for the time an hour after the answer.
 IN_AN_HOUR = "in an hour"
 #: Scenario → status, headers and the provider's code.
@@ -154,9 +169,19 @@ class _Handler(BaseHTTPRequestHandler):
         elif scenario == "another content type":
             self._begin("text/html")
             self.wfile.write(b"<html>Welcome to the proxy</html>")
+        elif scenario in DRIPS:
+            self._begin("text/event-stream")
+            self._drip(DRIPS[scenario])
         else:
             self._begin("text/event-stream")
             self._stream(scenario)
+
+    def _drip(self, told: bytes) -> None:
+        try:
+            while not self.provider.over.wait(0.05):
+                self.wfile.write(told)
+        except OSError:
+            self.provider.hung_up.set()
 
     def _refuse(self, status: int, headers: dict[str, str], code: str) -> None:
         text = json.dumps({"error": {"message": INDISCREET, "type": code, "code": code}}).encode()
@@ -212,19 +237,15 @@ class _Handler(BaseHTTPRequestHandler):
         self._say(str(piece.get("type", "")), piece)
         if scenario == "500 in the middle":
             self._say(*FAILURES[path])
-        elif scenario == "garbage":
-            self.wfile.write(b"event: content_block_delta\ndata: {not JSON\n\n")
+        elif scenario in NONSENSE:
+            self.wfile.write(NONSENSE[scenario])
         elif scenario == "whole":
             for kind, data in ENDS[path]:
                 self._say(kind, data)
         elif scenario == "silence in the middle":
             self.provider.over.wait()
         elif scenario == "drip":
-            try:
-                while not self.provider.over.wait(0.05):
-                    self._say(str(piece.get("type", "")), piece)
-            except OSError:
-                self.provider.hung_up.set()
+            self._drip(b"data: " + json.dumps(piece).encode() + b"\n\n")
         # "truncated": nothing more
 
     def _say(self, kind: str, data: dict[str, Any]) -> None:

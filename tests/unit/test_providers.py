@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.generation import answer, pieces_of, request
-from tests.unit.scripted_provider import REFUSALS, ScriptedProvider
+from tests.unit.scripted_provider import DRIPS, NONSENSE, REFUSALS, ScriptedProvider
 from textgen.engines import Chunk, Engine, EngineRequest, engine_class
 from textgen.engines.openai import ServerEngine
 from textgen.errors import EngineError, EngineUnusable, PermanentEngineError, TransientEngineError
@@ -94,8 +94,8 @@ def test_a_bad_key_names_its_setting(bad: Engine, status: str) -> None:
 @pytest.mark.parametrize(
     "scenario",
     [
-        *("500 in the middle", "truncated", "garbage", "hang", "silence in the middle"),
-        *("closed", "another content type"),
+        *("500 in the middle", "truncated", "hang", "silence in the middle"),
+        *("closed", "another content type", "comments", "a line without an end"),
     ],
 )
 def test_what_breaks_off_can_be_tried_again(bad: Engine, scenario: str) -> None:
@@ -104,6 +104,24 @@ def test_what_breaks_off_can_be_tried_again(bad: Engine, scenario: str) -> None:
         answer(bad, request(seed=None, model=scenario))
     assert time.monotonic() - began < 10
     assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scenario", NONSENSE)
+def test_an_answer_that_nobody_can_read_can_be_tried_again(bad: Engine, scenario: str) -> None:
+    with pytest.raises(TransientEngineError, match="said what no provider says"):
+        answer(bad, request(seed=None, model=scenario))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("scenario", DRIPS)
+def test_a_stream_without_text_gives_chances_to_stop(
+    provider: ScriptedProvider, way: str, scenario: str
+) -> None:
+    provider.hung_up.clear()
+    pieces = pieces_of(engine_at(way, provider.url), request(seed=None, model=scenario))
+    assert [next(pieces).text for _ in range(3)] == ["", "", ""]
+    pieces.close()
+    assert provider.hung_up.wait(10)
 
 
 def test_nobody_there_is_transient() -> None:

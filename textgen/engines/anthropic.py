@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from textgen.engines.base import Chunk, EngineRequest, Finish, FinishReason
+from textgen.engines.base import PULSE, Chunk, EngineRequest, Finish, FinishReason
 from textgen.engines.remote import RemoteEngine
 from textgen.errors import EngineUnusable
 from textgen.lifecycle import Usage
@@ -52,7 +52,7 @@ class AnthropicEngine(RemoteEngine):
     def _speak(self, request: EngineRequest, exchange: Exchange) -> Iterator[Chunk | Finish]:
         stream = self._client.messages.create(**self._provider.given(self._asked(request)), stream=True)
         with stream:
-            yield from exchange.carry(stream.response.headers, _read(stream))
+            yield from exchange.carry(stream.response, _read)
 
     def _asked(self, request: EngineRequest) -> dict[str, Any]:
         if request.seed is not None:
@@ -87,29 +87,32 @@ def _turn(turn: dict[str, str]) -> dict[str, Any]:
     return {"role": turn["role"], "content": [{"type": "text", "text": turn["content"]}]}
 
 
-def _read(stream: Any) -> Iterator[Chunk | Finish]:
-    """Translate the SDK's stream; where it ends before the text does, there is no `Finish`."""
+def _read(events: Iterable[dict[str, Any]]) -> Iterator[Chunk | Finish]:
+    """Translate a stream's events; where it ends before the text does, there is no `Finish`."""
     reason, model, usage = None, None, Usage()
-    for event in stream:
-        if event.type == "message_start":
-            model, usage = event.message.model, _used(event.message.usage, usage)
+    for event in events:
+        kind = event.get("type")
+        if kind == "content_block_delta" and event["delta"]["type"] == "text_delta":
+            yield Chunk(event["delta"]["text"])
+        elif kind == "message_start":
+            model, usage = event["message"].get("model"), _used(event["message"]["usage"], usage)
             yield Chunk("", 0, usage.prompt_tokens)
-        elif event.type == "content_block_delta" and event.delta.type == "text_delta":
-            yield Chunk(event.delta.text)
-        elif event.type == "message_delta":
-            reason = event.delta.stop_reason or reason
-            usage = _used(event.usage, usage)
+        elif kind == "message_delta":
+            reason = event["delta"].get("stop_reason") or reason
+            usage = _used(event["usage"], usage)
+        else:
+            yield PULSE
     if reason is not None:
         yield Finish(REASONS.get(reason, "stop"), usage, model)
 
 
-def _used(told: Any, before: Usage) -> Usage:
+def _used(told: dict[str, Any], before: Usage) -> Usage:
     """What was used, as an event tells it: tokens that a cache was read or filled with are counted apart."""
-    cached = told.cache_read_input_tokens or 0
-    prompt = (told.input_tokens or 0) + cached + (told.cache_creation_input_tokens or 0)
+    cached = told.get("cache_read_input_tokens") or 0
+    prompt = (told.get("input_tokens") or 0) + cached + (told.get("cache_creation_input_tokens") or 0)
     return Usage(
         prompt or before.prompt_tokens,
-        told.output_tokens or before.completion_tokens,
+        told.get("output_tokens") or before.completion_tokens,
         cached_tokens=cached or before.cached_tokens,
-        reasoning_tokens=getattr(told.output_tokens_details, "thinking_tokens", None) or 0,
+        reasoning_tokens=(told.get("output_tokens_details") or {}).get("thinking_tokens") or 0,
     )

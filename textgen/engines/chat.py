@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from textgen.engines.base import Chunk, EngineRequest, Finish, FinishReason
+from textgen.engines.base import PULSE, Chunk, EngineRequest, Finish, FinishReason
 from textgen.lifecycle import Usage
 
 #: How the provider names the end of a text → how we do.
@@ -35,13 +35,16 @@ def format_of(request: EngineRequest) -> dict[str, Any] | None:
     return {"type": "json_schema", "json_schema": {name: wanted[name] for name in wanted if name != "type"}}
 
 
-def read(stream: Iterable[dict[str, Any]]) -> Iterator[Chunk | Finish]:
+def read(events: Iterable[dict[str, Any]]) -> Iterator[Chunk | Finish]:
     """Translate a stream's events; where it ends before the text does, there is no `Finish`."""
     reason, usage, model, is_refused = None, None, None, False
-    for piece in stream:
+    for piece in events:
         model = piece.get("model") or model
         usage = piece.get("usage") or usage
-        for choice in piece["choices"]:
+        choices = piece["choices"] if piece else ()
+        if not choices:
+            yield PULSE
+        for choice in choices:
             delta = choice["delta"]
             is_refused = is_refused or bool(delta.get("refusal"))
             text = delta.get("content") or delta.get("refusal") or ""

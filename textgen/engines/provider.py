@@ -7,9 +7,8 @@ one word for programs, may be.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
@@ -18,6 +17,7 @@ from typing import Any
 
 import httpx2
 
+from textgen.engines import events
 from textgen.engines.base import Chunk, Finish
 from textgen.engines.ratelimits import quota_of
 from textgen.errors import EngineError, EngineUnusable, PermanentEngineError, TransientEngineError
@@ -36,6 +36,10 @@ IDLE_S = 2.0
 MAX_PAUSE_S = 3600.0
 _CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,200}")
+#: What reading an answer raises that is not what it should be.
+NONSENSE = (AttributeError, KeyError, TypeError, ValueError, RecursionError)
+#: Turns the events of an answer into pieces of text.
+Reader = Callable[[Iterable[dict[str, Any]]], Iterator[Chunk | Finish]]
 
 
 def timeout(settings: Settings) -> httpx2.Timeout:
@@ -54,28 +58,39 @@ class Exchange:
 
     #: The engine, for people.
     name: str
+    #: Seconds after which an answer without an event is given up.
+    silence_s: float
     request_id: str | None = None
 
-    def carry(self, headers: Mapping[str, str], said: Iterator[Chunk | Finish]) -> Iterator[Chunk | Finish]:
+    def carry(self, response: httpx2.Response, read: Reader) -> Iterator[Chunk | Finish]:
         """Pass on what a stream says: first, that the answer has begun, and what is left of the limits.
 
         Raises:
-            TransientEngineError: It ended without saying so, or is not what the SDK takes it for: the SDK
-                checks nothing.
+            TransientEngineError: It ended without saying so, or says what nobody can read.
         """
-        self.request_id = request_id_of(headers)
-        yield Chunk("", 0, quota=quota_of(headers))
-        try:
-            for piece in said:
+        self.request_id = request_id_of(response.headers)
+        yield Chunk("", 0, quota=quota_of(response.headers))
+        with self.reading():
+            for piece in read(self._events(response)):
                 if isinstance(piece, Finish):
                     yield replace(piece, provider_request_id=self.request_id)
                     return
                 yield piece if piece.text.isascii() else replace(piece, text=_valid(piece.text))
-        except (AttributeError, KeyError, TypeError) as exc:
-            raise TransientEngineError(
-                f"{self.name} said what no provider says ({type(exc).__name__})"
-            ) from None
         raise TransientEngineError(f"{self.name} broke off before the end of the text")
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Turn what goes wrong with an answer that is not what it should be into an error of engines."""
+        try:
+            yield
+        except NONSENSE as exc:
+            raise _nonsense(self.name, exc) from None
+
+    def _events(self, response: httpx2.Response) -> Iterator[dict[str, Any]]:
+        for event in events.read(response.iter_raw(), self.silence_s):
+            if event.get("error"):
+                raise _broken_off(self.name, _code_of(event))
+            yield event
 
 
 def _valid(text: str) -> str:
@@ -84,15 +99,16 @@ def _valid(text: str) -> str:
 
 
 @contextmanager
-def sorted_errors(sdk: ModuleType, name: str, key: str) -> Iterator[Exchange]:
+def sorted_errors(sdk: ModuleType, name: str, key: str, silence_s: float) -> Iterator[Exchange]:
     """Turn what a provider's SDK raises into errors of engines, with the provider's id of the request.
 
     Args:
         sdk: The module with its errors.
         name: The engine, for people.
         key: The setting that holds the key.
+        silence_s: Seconds after which an answer without an event is given up.
     """
-    exchange = Exchange(name)
+    exchange = Exchange(name, silence_s)
     try:
         with _translated(sdk, name, key):
             yield exchange
@@ -116,10 +132,12 @@ def _translated(sdk: ModuleType, name: str, key: str) -> Iterator[None]:
     except (sdk.APIConnectionError, httpx2.HTTPError) as exc:
         kind = type(exc.__cause__ or exc).__name__
         raise TransientEngineError(f"{name} cannot be reached, or hung up ({kind})") from None
-    except sdk.APIError as exc:  # told in the middle of a stream
-        raise _broken_off(name, _code_of(exc)) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as exc:
-        raise TransientEngineError(f"{name} said what no provider says ({type(exc).__name__})") from None
+    except sdk.APIError as exc:
+        raise _nonsense(name, exc) from None
+
+
+def _nonsense(name: str, exc: Exception) -> TransientEngineError:
+    return TransientEngineError(f"{name} said what no provider says ({type(exc).__name__})")
 
 
 def given(asked: dict[str, Any]) -> dict[str, Any]:
@@ -150,9 +168,7 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
 
 
 def _of_status(exc: Any, name: str, key: str) -> EngineError:
-    status, code = exc.status_code, _code_of(exc)
-    if status < 400:  # told in the middle of a stream that had begun well
-        return _broken_off(name, code)
+    status, code = exc.status_code, _code_of(exc.body)
     if status in TRANSIENT or status >= 500:
         error = TransientEngineError(f"{name} answered {status}{code}")
         error.retry_after_s = retry_after_s(exc.response.headers)
@@ -171,9 +187,9 @@ def _broken_off(name: str, code: str) -> TransientEngineError:
     return error
 
 
-def _code_of(exc: Any) -> str:
+def _code_of(told: Any) -> str:
     """The provider's word for an error, such as `context_length_exceeded`, in front of which a colon."""
-    body: dict[str, Any] = exc.body if isinstance(exc.body, dict) else {}
+    body: dict[str, Any] = told if isinstance(told, dict) else {}
     inner = body["error"] if isinstance(body.get("error"), dict) else body
     for name in ("code", "type"):
         code = inner.get(name)

@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 from abc import abstractmethod
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -103,12 +104,16 @@ class RemoteEngine(Engine):
         self.models()
 
     def models(self) -> list[str]:
-        with self._provider.sorted_errors(self._sdk, self.name, self.setting("api_key")):
+        with self._exchange() as exchange, exchange.reading():
             return sorted(str(model.id) for model in self._client.models.list().data)
 
     def generate(self, request: EngineRequest) -> Iterator[Chunk | Finish]:
-        with self._provider.sorted_errors(self._sdk, self.name, self.setting("api_key")) as exchange:
+        with self._exchange() as exchange:
             yield from self._speak(request, exchange)
+
+    def _exchange(self) -> AbstractContextManager[Exchange]:
+        silence_s = self.settings.provider_timeout_s
+        return self._provider.sorted_errors(self._sdk, self.name, self.setting("api_key"), silence_s)
 
     @abstractmethod
     def _speak(self, request: EngineRequest, exchange: Exchange) -> Iterator[Chunk | Finish]:
