@@ -75,6 +75,13 @@ def test_a_server_named_by_settings_alone_writes_and_its_tokens_are_paid_for(web
     assert record["task_id"] in [one["task_id"] for one in listed]
 
 
+def test_the_pieces_count_where_the_usage_is_not_known(web: str, provider: ScriptedProvider) -> None:
+    provider.odd = {"usage": {"prompt_tokens": 1e308, "completion_tokens": "many"}}
+    record = generate(web, model="odd")
+    assert (record["status"], record["attempt"]) == ("COMPLETED", 1)
+    assert (record["usage"]["prompt_tokens"], record["usage"]["completion_tokens"]) == (0, 1)
+
+
 def test_a_text_that_fits_its_schema_is_completed(web: str, provider: ScriptedProvider) -> None:
     provider.text = '{"sea": "Aral"}'
     record = generate(web, response_format=FORM)

@@ -124,6 +124,13 @@ REFUSALS: dict[str, tuple[int, dict[str, str], str]] = {
 }
 
 
+def _replaced(data: Any, odd: dict[str, Any]) -> Any:
+    return json.loads(
+        json.dumps(data),
+        object_hook=lambda told: {name: odd.get(name, value) for name, value in told.items()},
+    )
+
+
 class ScriptedProvider:
     """Listens on loopback while its block runs; remembers what it was asked."""
 
@@ -134,6 +141,8 @@ class ScriptedProvider:
         self.headers: list[dict[str, str]] = []
         #: What is said where a whole text is asked for.
         self.text = "Hello"
+        #: What the scenario `odd` says in the place of these fields.
+        self.odd: dict[str, Any] = {}
         #: Connections that the client ended while it was being told something.
         self.hung_up = threading.Event()
         handler = type("Handler", (_Handler,), {"provider": self})
@@ -232,16 +241,17 @@ class _Handler(BaseHTTPRequestHandler):
     def _stream(self, scenario: str) -> None:
         path = self._way()
         piece = json.loads(json.dumps(PIECES[path]).replace("Hello", json.dumps(self.provider.text)[1:-1]))
+        odd = self.provider.odd if scenario == "odd" else {}
         for kind, data in BEGINNINGS.get(path, []):
-            self._say(kind, data)
+            self._say(kind, _replaced(data, odd))
         self._say(str(piece.get("type", "")), piece)
         if scenario == "500 in the middle":
             self._say(*FAILURES[path])
         elif scenario in NONSENSE:
             self.wfile.write(NONSENSE[scenario])
-        elif scenario == "whole":
+        elif scenario in ("whole", "odd"):
             for kind, data in ENDS[path]:
-                self._say(kind, data)
+                self._say(kind, _replaced(data, odd))
         elif scenario == "silence in the middle":
             self.provider.over.wait()
         elif scenario == "drip":

@@ -181,6 +181,23 @@ def test_usage_counts_cached_and_reasoning_tokens_alike_everywhere(bad: Engine) 
     assert found.finish.model == "m-1"
 
 
+@pytest.mark.parametrize("odd", ["abc", 1.5, 1e308, 10**30, 2**63 - 1, [1], {"a": 1}, True, -1])
+@pytest.mark.parametrize(
+    "names",
+    [("usage",), ("completion_tokens", "output_tokens"), ("cached_tokens", "cache_read_input_tokens")],
+)
+def test_a_usage_that_is_no_number_of_tokens_is_not_known(
+    bad: Engine, provider: ScriptedProvider, names: tuple[str, ...], odd: object
+) -> None:
+    provider.odd = dict.fromkeys(names, odd)
+    assert answer(bad, request(seed=None, model="odd")).finish.usage == Usage()
+
+
+def test_a_usage_that_is_not_told_is_not_known(bad: Engine, provider: ScriptedProvider) -> None:
+    provider.odd = {"usage": None}
+    assert answer(bad, request(seed=None, model="odd")).finish.usage == Usage()
+
+
 def test_the_first_piece_says_what_is_left_of_the_limits(bad: Engine) -> None:
     first = answer(bad, whole()).pieces[0]
     assert isinstance(first, Chunk)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from textgen.engines.base import PULSE, Chunk, EngineRequest, Finish, FinishReason
 from textgen.engines.remote import RemoteEngine
+from textgen.engines.usage import believed, count
 from textgen.errors import EngineUnusable
 from textgen.lifecycle import Usage
 from textgen.servers import Server
@@ -89,30 +90,34 @@ def _turn(turn: dict[str, str]) -> dict[str, Any]:
 
 def _read(events: Iterable[dict[str, Any]]) -> Iterator[Chunk | Finish]:
     """Translate a stream's events; where it ends before the text does, there is no `Finish`."""
-    reason, model, usage = None, None, Usage()
+    reason, model = None, None
+    first: dict[str, Any] = {}
+    last: dict[str, Any] = {}
     for event in events:
         kind = event.get("type")
         if kind == "content_block_delta" and event["delta"]["type"] == "text_delta":
             yield Chunk(event["delta"]["text"])
         elif kind == "message_start":
-            model, usage = event["message"].get("model"), _used(event["message"]["usage"], usage)
-            yield Chunk("", 0, usage.prompt_tokens)
+            model, first = event["message"].get("model"), event["message"].get("usage")
+            yield Chunk("", 0, _used(first).prompt_tokens)
         elif kind == "message_delta":
             reason = event["delta"].get("stop_reason") or reason
-            usage = _used(event["usage"], usage)
+            last = event.get("usage", {})
         else:
             yield PULSE
     if reason is not None:
-        yield Finish(REASONS.get(reason, "stop"), usage, model)
+        yield Finish(REASONS.get(reason, "stop"), _used(first, last), model)
 
 
-def _used(told: dict[str, Any], before: Usage) -> Usage:
-    """What was used, as an event tells it: tokens that a cache was read or filled with are counted apart."""
-    cached = told.get("cache_read_input_tokens") or 0
-    prompt = (told.get("input_tokens") or 0) + cached + (told.get("cache_creation_input_tokens") or 0)
+@believed
+def _used(*told: dict[str, Any]) -> Usage:
+    """What was used, as events tell it: tokens that a cache was read or filled with are counted apart."""
+    used = {name: value for one in told for name, value in one.items() if value}
+    cached = count(used.get("cache_read_input_tokens", 0))
+    rest = count(used.get("input_tokens", 0)) + count(used.get("cache_creation_input_tokens", 0))
     return Usage(
-        prompt or before.prompt_tokens,
-        told.get("output_tokens") or before.completion_tokens,
-        cached_tokens=cached or before.cached_tokens,
-        reasoning_tokens=(told.get("output_tokens_details") or {}).get("thinking_tokens") or 0,
+        rest + cached,
+        count(used.get("output_tokens", 0)),
+        cached_tokens=cached,
+        reasoning_tokens=count(used.get("output_tokens_details", {}).get("thinking_tokens") or 0),
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from textgen.engines.base import PULSE, Chunk, EngineRequest, Finish, FinishReason
-from textgen.lifecycle import Usage
+from textgen.engines.usage import of_openai
 
 #: How the provider names the end of a text → how we do.
 REASONS: dict[str, FinishReason] = {
@@ -37,7 +37,8 @@ def format_of(request: EngineRequest) -> dict[str, Any] | None:
 
 def read(events: Iterable[dict[str, Any]]) -> Iterator[Chunk | Finish]:
     """Translate a stream's events; where it ends before the text does, there is no `Finish`."""
-    reason, usage, model, is_refused = None, None, None, False
+    reason, model, is_refused = None, None, False
+    usage: dict[str, Any] = {}
     for piece in events:
         model = piece.get("model") or model
         usage = piece.get("usage") or usage
@@ -52,15 +53,4 @@ def read(events: Iterable[dict[str, Any]]) -> Iterator[Chunk | Finish]:
             reason = choice.get("finish_reason") or reason
     if reason is not None:
         reason = "content_filter" if is_refused else reason
-        yield Finish(REASONS.get(reason, "stop"), _used(usage), model)
-
-
-def _used(usage: dict[str, Any] | None) -> Usage:
-    if usage is None:
-        return Usage()
-    return Usage(
-        usage["prompt_tokens"],
-        usage["completion_tokens"],
-        cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
-        reasoning_tokens=(usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0,
-    )
+        yield Finish(REASONS.get(reason, "stop"), of_openai(usage, "prompt", "completion"), model)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from textgen.engines.base import PULSE, Chunk, EngineRequest, Finish, FinishReason
-from textgen.lifecycle import Usage
+from textgen.engines.usage import of_openai
 
 #: Why a text is not complete, in the provider's words → in ours.
 REASONS: dict[str, FinishReason] = {"max_output_tokens": "length", "content_filter": "content_filter"}
@@ -47,19 +47,9 @@ def read(events: Iterable[dict[str, Any]], max_tokens: int) -> Iterator[Chunk | 
 
 
 def _end_of(response: dict[str, Any], max_tokens: int) -> Finish:
-    details, usage = response.get("incomplete_details") or {}, _used(response.get("usage"))
+    details = response.get("incomplete_details") or {}
+    usage = of_openai(response.get("usage") or {}, "input", "output")
     reason = REASONS.get(details.get("reason", ""), "stop")
     if reason == "stop" and usage.completion_tokens >= max_tokens:
         reason = "length"  # not every compatible server says so
     return Finish(reason, usage, response.get("model"))
-
-
-def _used(usage: dict[str, Any] | None) -> Usage:
-    if usage is None:
-        return Usage()
-    return Usage(
-        usage["input_tokens"],
-        usage["output_tokens"],
-        cached_tokens=(usage.get("input_tokens_details") or {}).get("cached_tokens") or 0,
-        reasoning_tokens=(usage.get("output_tokens_details") or {}).get("reasoning_tokens") or 0,
-    )
