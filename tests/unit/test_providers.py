@@ -198,6 +198,18 @@ def test_a_usage_that_is_not_told_is_not_known(bad: Engine, provider: ScriptedPr
     assert answer(bad, request(seed=None, model="odd")).finish.usage == Usage()
 
 
+@pytest.mark.parametrize(
+    "odd", [{"a": 1}, 7, [1], True, "\0x", "\ud800", "two\nlines", "m" * 201], ids=lambda odd: repr(odd)[:12]
+)
+def test_what_is_no_name_of_a_model_is_not_taken_for_one(
+    bad: Engine, provider: ScriptedProvider, odd: object
+) -> None:
+    provider.odd = {"model": odd}
+    assert answer(bad, request(seed=None, model="odd")).finish.model is None
+    provider.odd = {"model": "m" * 200}
+    assert answer(bad, request(seed=None, model="odd")).finish.model == "m" * 200
+
+
 def test_the_first_piece_says_what_is_left_of_the_limits(bad: Engine) -> None:
     first = answer(bad, whole()).pieces[0]
     assert isinstance(first, Chunk)

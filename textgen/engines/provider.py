@@ -34,6 +34,8 @@ CONNECT_S = 10.0
 IDLE_S = 2.0
 #: The longest pause that a provider can ask for, in seconds.
 MAX_PAUSE_S = 3600.0
+#: Characters of a model's name.
+MAX_NAME_CHARS = 200
 _CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,200}")
 #: What reading an answer raises that is not what it should be.
@@ -73,7 +75,8 @@ class Exchange:
         with self.reading():
             for piece in read(self._events(response)):
                 if isinstance(piece, Finish):
-                    yield replace(piece, provider_request_id=self.request_id)
+                    model = _name(piece.model)
+                    yield replace(piece, model=model, provider_request_id=self.request_id)
                     return
                 yield piece if piece.text.isascii() else replace(piece, text=_valid(piece.text))
         raise TransientEngineError(f"{self.name} broke off before the end of the text")
@@ -91,6 +94,12 @@ class Exchange:
             if event.get("error"):
                 raise _broken_off(self.name, _code_of(event))
             yield event
+
+
+def _name(told: Any) -> str | None:
+    """`told`, if it can be the name of a model."""
+    is_name = isinstance(told, str) and len(told) <= MAX_NAME_CHARS and told.isprintable()
+    return told if is_name else None
 
 
 def _valid(text: str) -> str:
