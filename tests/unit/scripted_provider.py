@@ -171,6 +171,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.provider.headers.append({name.lower(): value for name, value in self.headers.items()})
         if scenario in REFUSALS:
             self._refuse(*REFUSALS[scenario])
+        elif scenario.startswith("echo "):
+            told = scenario.removeprefix("echo ")
+            self._refuse(400, dict.fromkeys(("x-request-id", "request-id"), told), told)
         elif scenario == "closed":
             self.close_connection = True
         elif scenario == "hang":

@@ -240,6 +240,35 @@ def test_only_a_limit_that_is_reached_throttles_and_only_settings_make_unusable(
     assert isinstance(caught.value, EngineUnusable) is (status in (401, 403, 404))
 
 
+@pytest.mark.parametrize(
+    ("told", "is_code", "is_id"),
+    [
+        *(
+            (KEY, False, False),
+            (KEY[3:], False, False),
+            ("nary-7261", False, False),
+        ),
+        *(("secret_team", False, False), ("a_secret_team_b", False, False), ("my_secret_te", False, False)),
+        *(("4f0c9a77b1", False, True), ("a1234567", False, True), ("SomeName", False, True)),
+        *(("model_not_found", True, True), ("o1.http_500", True, True), ("a" * 65, False, True)),
+    ],
+)
+def test_neither_code_nor_id_repeats_a_secret(
+    provider: ScriptedProvider, told: str, is_code: bool, is_id: bool
+) -> None:
+    described = Server(base_url=f"{provider.url}/v1", api_key=KEY, headers={"X-Team": "secret_team"})
+    engine = ServerEngine.named("lab", described)(Settings())
+    engine.setup()
+    with pytest.raises(PermanentEngineError) as caught:
+        answer(engine, request(seed=None, model=f"echo {told}"))
+    assert (told in str(caught.value), caught.value.provider_request_id) == (is_code, told if is_id else None)
+
+
+def test_a_key_is_no_name_of_a_model(bad: Engine, provider: ScriptedProvider) -> None:
+    provider.odd = {"model": f"tiny {KEY}"}
+    assert answer(bad, request(seed=None, model="odd")).finish.model is None
+
+
 def test_a_form_that_is_asked_for_is_passed_on(provider: ScriptedProvider) -> None:
     sent = {}
     for way in WAYS:

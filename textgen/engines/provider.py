@@ -20,6 +20,7 @@ import httpx2
 from textgen.engines import events
 from textgen.engines.base import Chunk, Finish
 from textgen.engines.ratelimits import quota_of
+from textgen.engines.secrets import Secrets
 from textgen.errors import EngineError, EngineUnusable, PermanentEngineError, TransientEngineError
 from textgen.settings import Settings
 
@@ -36,7 +37,8 @@ IDLE_S = 2.0
 MAX_PAUSE_S = 3600.0
 #: Characters of a model's name.
 MAX_NAME_CHARS = 200
-_CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+#: A word for programs, such as `context_length_exceeded`; keys have longer numbers, or capitals.
+_CODE = re.compile(r"(?=.{1,64}$)[a-z](?:[a-z_.]|(?<![0-9])[0-9]{1,3}(?![0-9]))*")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,200}")
 #: What reading an answer raises that is not what it should be.
 NONSENSE = (AttributeError, KeyError, TypeError, ValueError, RecursionError)
@@ -60,8 +62,11 @@ class Exchange:
 
     #: The engine, for people.
     name: str
+    #: The setting that holds the key.
+    key: str
     #: Seconds after which an answer without an event is given up.
     silence_s: float
+    secrets: Secrets
     request_id: str | None = None
 
     def carry(self, response: httpx2.Response, read: Reader) -> Iterator[Chunk | Finish]:
@@ -70,12 +75,12 @@ class Exchange:
         Raises:
             TransientEngineError: It ended without saying so, or says what nobody can read.
         """
-        self.request_id = request_id_of(response.headers)
+        self.request_id = self.id_of(response.headers)
         yield Chunk("", 0, quota=quota_of(response.headers))
         with self.reading():
             for piece in read(self._events(response)):
                 if isinstance(piece, Finish):
-                    model = _name(piece.model)
+                    model = self._name(piece.model)
                     yield replace(piece, model=model, provider_request_id=self.request_id)
                     return
                 yield piece if piece.text.isascii() else replace(piece, text=_valid(piece.text))
@@ -92,14 +97,35 @@ class Exchange:
     def _events(self, response: httpx2.Response) -> Iterator[dict[str, Any]]:
         for event in events.read(response.iter_raw(), self.silence_s):
             if event.get("error"):
-                raise _broken_off(self.name, _code_of(event))
+                raise self._broken_off(event)
             yield event
 
+    def _name(self, told: Any) -> str | None:
+        """`told`, if it can be the name of a model."""
+        is_name = isinstance(told, str) and len(told) <= MAX_NAME_CHARS and told.isprintable()
+        return told if is_name and not self.secrets.are_in(told) else None
 
-def _name(told: Any) -> str | None:
-    """`told`, if it can be the name of a model."""
-    is_name = isinstance(told, str) and len(told) <= MAX_NAME_CHARS and told.isprintable()
-    return told if is_name else None
+    def id_of(self, headers: Mapping[str, str]) -> str | None:
+        """The provider's own id of the request that `headers` answer."""
+        for told in (headers.get("x-request-id", ""), headers.get("request-id", "")):
+            if _REQUEST_ID.fullmatch(told) and not self.secrets.are_in(told):
+                return told
+        return None
+
+    def code_of(self, told: Any) -> str:
+        """The provider's word for an error, in front of which a colon."""
+        body: dict[str, Any] = told if isinstance(told, dict) else {}
+        inner = body["error"] if isinstance(body.get("error"), dict) else body
+        for code in (inner.get("code"), inner.get("type")):
+            if isinstance(code, str) and _CODE.fullmatch(code) and not self.secrets.are_in(code):
+                return f": {code}"
+        return ""
+
+    def _broken_off(self, told: dict[str, Any]) -> TransientEngineError:
+        code = self.code_of(told)
+        error = TransientEngineError(f"{self.name} broke off{code}")
+        error.is_throttled = code.removeprefix(": ") in THROTTLED_CODES
+        return error
 
 
 def _valid(text: str) -> str:
@@ -108,18 +134,15 @@ def _valid(text: str) -> str:
 
 
 @contextmanager
-def sorted_errors(sdk: ModuleType, name: str, key: str, silence_s: float) -> Iterator[Exchange]:
+def sorted_errors(sdk: ModuleType, exchange: Exchange) -> Iterator[Exchange]:
     """Turn what a provider's SDK raises into errors of engines, with the provider's id of the request.
 
     Args:
         sdk: The module with its errors.
-        name: The engine, for people.
-        key: The setting that holds the key.
-        silence_s: Seconds after which an answer without an event is given up.
+        exchange: The request; passed on.
     """
-    exchange = Exchange(name, silence_s)
     try:
-        with _translated(sdk, name, key):
+        with _translated(sdk, exchange):
             yield exchange
     except EngineError as exc:
         exc.provider_request_id = exc.provider_request_id or exchange.request_id
@@ -127,14 +150,15 @@ def sorted_errors(sdk: ModuleType, name: str, key: str, silence_s: float) -> Ite
 
 
 @contextmanager
-def _translated(sdk: ModuleType, name: str, key: str) -> Iterator[None]:
+def _translated(sdk: ModuleType, exchange: Exchange) -> Iterator[None]:
+    name = exchange.name
     try:
         yield
     except EngineError:
         raise
     except sdk.APIStatusError as exc:
-        error = _of_status(exc, name, key)
-        error.provider_request_id = request_id_of(exc.response.headers)
+        error = _of_status(exc, exchange)
+        error.provider_request_id = exchange.id_of(exc.response.headers)
         raise error from None
     except (sdk.APITimeoutError, httpx2.TimeoutException):
         raise TransientEngineError(f"{name} did not answer in time") from None
@@ -154,14 +178,6 @@ def given(asked: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in asked.items() if value is not None}
 
 
-def request_id_of(headers: Mapping[str, str]) -> str | None:
-    """The provider's own id of the request that `headers` answer."""
-    for header in ("x-request-id", "request-id"):
-        if _REQUEST_ID.fullmatch(headers.get(header, "")):
-            return headers[header]
-    return None
-
-
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """The seconds that a provider asks to wait, by `retry-after-ms` or `Retry-After`; None: it does not."""
     for header, parts in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
@@ -176,32 +192,15 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     return min(max(0.0, (until - now).total_seconds()), MAX_PAUSE_S)
 
 
-def _of_status(exc: Any, name: str, key: str) -> EngineError:
-    status, code = exc.status_code, _code_of(exc.body)
+def _of_status(exc: Any, exchange: Exchange) -> EngineError:
+    name, status, code = exchange.name, exc.status_code, exchange.code_of(exc.body)
     if status in TRANSIENT or status >= 500:
         error = TransientEngineError(f"{name} answered {status}{code}")
         error.retry_after_s = retry_after_s(exc.response.headers)
         error.is_throttled = status in THROTTLED
         return error
     if status in (401, 403):
-        return EngineUnusable(f"{name} refuses the key: see {key} (status {status}){code}")
+        return EngineUnusable(f"{name} refuses the key: see {exchange.key} (status {status}){code}")
     if status == 404:
         return EngineUnusable(f"{name} knows no such model, or its address is wrong (status 404){code}")
     return PermanentEngineError(f"{name} refuses the request (status {status}){code}")
-
-
-def _broken_off(name: str, code: str) -> TransientEngineError:
-    error = TransientEngineError(f"{name} broke off{code}")
-    error.is_throttled = code.removeprefix(": ") in THROTTLED_CODES
-    return error
-
-
-def _code_of(told: Any) -> str:
-    """The provider's word for an error, such as `context_length_exceeded`, in front of which a colon."""
-    body: dict[str, Any] = told if isinstance(told, dict) else {}
-    inner = body["error"] if isinstance(body.get("error"), dict) else body
-    for name in ("code", "type"):
-        code = inner.get(name)
-        if isinstance(code, str) and _CODE.fullmatch(code):
-            return f": {code}"
-    return ""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from textgen.engines.base import Chunk, Engine, EngineRequest, Finish
+from textgen.engines.secrets import Secrets
 from textgen.errors import EngineUnusable
 from textgen.servers import Server
 from textgen.settings import Settings, variable
@@ -83,6 +84,7 @@ class RemoteEngine(Engine):
         except ImportError as exc:
             raise EngineUnusable(f"the SDK of the engine {self.name} does not load: {exc}") from exc
         server = self.server(self.settings)
+        self._secrets = Secrets.of(server)
         options: dict[str, Any] = {
             # servers of your own mostly want none, the SDKs insist
             "api_key": server.api_key.get_secret_value() or "none",
@@ -112,8 +114,10 @@ class RemoteEngine(Engine):
             yield from self._speak(request, exchange)
 
     def _exchange(self) -> AbstractContextManager[Exchange]:
-        silence_s = self.settings.provider_timeout_s
-        return self._provider.sorted_errors(self._sdk, self.name, self.setting("api_key"), silence_s)
+        key, silence_s = self.setting("api_key"), self.settings.provider_timeout_s
+        exchange = self._provider.Exchange(self.name, key, silence_s, self._secrets)
+        errors: AbstractContextManager[Exchange] = self._provider.sorted_errors(self._sdk, exchange)
+        return errors
 
     @abstractmethod
     def _speak(self, request: EngineRequest, exchange: Exchange) -> Iterator[Chunk | Finish]:
