@@ -100,6 +100,9 @@ DRIPS = {
     "a line without an end": b"data: 1",
     "events without text": b'data: {"type": "ping", "choices": []}\n\n',
 }
+#: Where a redirect leads to, and what is told along with it.
+ELSEWHERE = "http://127.0.0.1:9/canary-elsewhere"
+COOKIE = {"Set-Cookie": "seen=canary; Path=/"}
 #: Stands for the time an hour after the answer.
 IN_AN_HOUR = "in an hour"
 #: Scenario → status, headers and the provider's code.
@@ -174,6 +177,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif scenario.startswith("echo "):
             told = scenario.removeprefix("echo ")
             self._refuse(400, dict.fromkeys(("x-request-id", "request-id"), told), told)
+        elif scenario.startswith("redirect "):
+            self._refuse(int(scenario.removeprefix("redirect ")), {"Location": ELSEWHERE, **COOKIE}, "moved")
         elif scenario == "closed":
             self.close_connection = True
         elif scenario == "hang":

@@ -269,6 +269,21 @@ def test_a_key_is_no_name_of_a_model(bad: Engine, provider: ScriptedProvider) ->
     assert answer(bad, request(seed=None, model="odd")).finish.model is None
 
 
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed_and_names_the_setting_of_the_address(bad: Engine, status: int) -> None:
+    with pytest.raises(EngineUnusable, match=f"{bad.name.upper()}_BASE_URL") as caught:
+        answer(bad, request(seed=None, model=f"redirect {status}"))
+    assert "canary" not in str(caught.value)
+    assert str(status) in str(caught.value)
+
+
+def test_no_cookie_is_kept(bad: Engine, provider: ScriptedProvider) -> None:
+    for _ in range(2):
+        with pytest.raises(EngineError):
+            answer(bad, request(seed=None, model="redirect 307"))
+    assert "cookie" not in provider.headers[-1]
+
+
 def test_a_form_that_is_asked_for_is_passed_on(provider: ScriptedProvider) -> None:
     sent = {}
     for way in WAYS:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import ModuleType
 from typing import Any
 
@@ -51,6 +52,11 @@ def timeout(settings: Settings) -> httpx2.Timeout:
     return httpx2.Timeout(settings.provider_timeout_s, connect=CONNECT_S)
 
 
+def cookies() -> CookieJar:
+    """None are kept: all requests share a client, and no two have anything to do with each other."""
+    return CookieJar(DefaultCookiePolicy(allowed_domains=()))
+
+
 def limits() -> httpx2.Limits:
     """As many connections as tasks run; idle ones end before servers that close them after 5 s do."""
     return httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=IDLE_S)
@@ -62,8 +68,8 @@ class Exchange:
 
     #: The engine, for people.
     name: str
-    #: The setting that holds the key.
-    key: str
+    #: The name of the setting of a field of its server.
+    setting: Callable[[str], str]
     #: Seconds after which an answer without an event is given up.
     silence_s: float
     secrets: Secrets
@@ -194,13 +200,17 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
 
 def _of_status(exc: Any, exchange: Exchange) -> EngineError:
     name, status, code = exchange.name, exc.status_code, exchange.code_of(exc.body)
+    if status < 400:
+        return EngineUnusable(f"{name} is elsewhere: see {exchange.setting('base_url')} (status {status})")
     if status in TRANSIENT or status >= 500:
         error = TransientEngineError(f"{name} answered {status}{code}")
         error.retry_after_s = retry_after_s(exc.response.headers)
         error.is_throttled = status in THROTTLED
         return error
     if status in (401, 403):
-        return EngineUnusable(f"{name} refuses the key: see {exchange.key} (status {status}){code}")
+        return EngineUnusable(
+            f"{name} refuses the key: see {exchange.setting('api_key')} (status {status}){code}"
+        )
     if status == 404:
         return EngineUnusable(f"{name} knows no such model, or its address is wrong (status 404){code}")
     return PermanentEngineError(f"{name} refuses the request (status {status}){code}")

@@ -90,7 +90,11 @@ class RemoteEngine(Engine):
             "api_key": server.api_key.get_secret_value() or "none",
             "max_retries": 0,
             "timeout": self._provider.timeout(self.settings),
-            "http_client": self._sdk.DefaultHttpxClient(limits=self._provider.limits()),
+            "http_client": self._sdk.DefaultHttpxClient(
+                limits=self._provider.limits(),
+                cookies=self._provider.cookies(),
+                follow_redirects=False,  # with the prompt, and the headers of this server
+            ),
             "default_headers": {name: value.get_secret_value() for name, value in server.headers.items()},
         }
         try:
@@ -114,8 +118,8 @@ class RemoteEngine(Engine):
             yield from self._speak(request, exchange)
 
     def _exchange(self) -> AbstractContextManager[Exchange]:
-        key, silence_s = self.setting("api_key"), self.settings.provider_timeout_s
-        exchange = self._provider.Exchange(self.name, key, silence_s, self._secrets)
+        silence_s = self.settings.provider_timeout_s
+        exchange = self._provider.Exchange(self.name, self.setting, silence_s, self._secrets)
         errors: AbstractContextManager[Exchange] = self._provider.sorted_errors(self._sdk, exchange)
         return errors
 
