@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 import time
@@ -100,6 +101,9 @@ DRIPS = {
     "a line without an end": b"data: 1",
     "events without text": b'data: {"type": "ping", "choices": []}\n\n',
 }
+#: A little that unpacks to a lot, and the statuses it is told with.
+BOMB = gzip.compress(b"1" * 50_000_000)
+PACKED = {"packed": 200, "500 packed": 500}
 #: Where a redirect leads to, and what is told along with it.
 ELSEWHERE = "http://127.0.0.1:9/canary-elsewhere"
 COOKIE = {"Set-Cookie": "seen=canary; Path=/"}
@@ -177,6 +181,15 @@ class _Handler(BaseHTTPRequestHandler):
         elif scenario.startswith("echo "):
             told = scenario.removeprefix("echo ")
             self._refuse(400, dict.fromkeys(("x-request-id", "request-id"), told), told)
+        elif scenario in PACKED:
+            self._begin("text/event-stream", PACKED[scenario], {"Content-Encoding": "gzip"})
+            self.wfile.write(BOMB)
+        elif scenario == "401 without an end":
+            self._begin("application/json", 401)
+            self._drip(b" ")
+        elif scenario == "401 without bounds":
+            self._begin("application/json", 401)
+            self._drip(b" " * 10_000_000)
         elif scenario.startswith("redirect "):
             self._refuse(int(scenario.removeprefix("redirect ")), {"Location": ELSEWHERE, **COOKIE}, "moved")
         elif scenario == "closed":
@@ -238,9 +251,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(text)
 
-    def _begin(self, kind: str) -> None:
-        self.send_response(200)
-        for name, value in self._told().items():
+    def _begin(self, kind: str, status: int = 200, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {**self._told(), **(headers or {})}.items():
             self.send_header(name, value)
         self.send_header("Content-Type", kind)
         self.send_header("Connection", "close")

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
 from tests.unit.generation import answer, pieces_of, request
-from tests.unit.scripted_provider import DRIPS, NONSENSE, REFUSALS, ScriptedProvider
+from tests.unit.scripted_provider import DRIPS, NONSENSE, PACKED, REFUSALS, ScriptedProvider
 from textgen.engines import Chunk, Engine, EngineRequest, engine_class
 from textgen.engines.openai import ServerEngine
 from textgen.errors import EngineError, EngineUnusable, PermanentEngineError, TransientEngineError
@@ -122,6 +123,26 @@ def test_a_stream_without_text_gives_chances_to_stop(
     assert [next(pieces).text for _ in range(3)] == ["", "", ""]
     pieces.close()
     assert provider.hung_up.wait(10)
+
+
+@pytest.mark.parametrize("scenario", PACKED)
+def test_what_is_packed_is_not_unpacked(bad: Engine, provider: ScriptedProvider, scenario: str) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(TransientEngineError):
+            answer(bad, request(seed=None, model=scenario))
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
+    assert provider.headers[-1]["accept-encoding"] == "identity"
+
+
+@pytest.mark.parametrize("scenario", ["401 without an end", "401 without bounds"])
+def test_a_refusal_is_not_read_for_ever(bad: Engine, scenario: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(EngineUnusable, match="refuses the key"):
+        answer(bad, request(seed=None, model=scenario))
+    assert time.monotonic() - began < 10
 
 
 def test_nobody_there_is_transient() -> None:

@@ -11,6 +11,7 @@ import importlib.util
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -81,6 +82,7 @@ class RemoteEngine(Engine):
         try:
             self._sdk = importlib.import_module(self.sdk_name)
             self._provider = importlib.import_module("textgen.engines.provider")
+            bodies = importlib.import_module("textgen.engines.bodies")
         except ImportError as exc:
             raise EngineUnusable(f"the SDK of the engine {self.name} does not load: {exc}") from exc
         server = self.server(self.settings)
@@ -93,9 +95,11 @@ class RemoteEngine(Engine):
             "http_client": self._sdk.DefaultHttpxClient(
                 limits=self._provider.limits(),
                 cookies=self._provider.cookies(),
+                event_hooks={"response": [partial(bodies.bound, read_s=self.settings.provider_timeout_s)]},
                 follow_redirects=False,  # with the prompt, and the headers of this server
             ),
-            "default_headers": {name: value.get_secret_value() for name, value in server.headers.items()},
+            "default_headers": {"Accept-Encoding": "identity"}
+            | {name: value.get_secret_value() for name, value in server.headers.items()},
         }
         try:
             self._client: Any = self._connect(server, options)
