@@ -231,6 +231,16 @@ def test_what_is_no_name_of_a_model_is_not_taken_for_one(
     assert answer(bad, request(seed=None, model="odd")).finish.model == "m" * 200
 
 
+def test_a_text_far_beyond_its_tokens_ends_there(bad: Engine, provider: ScriptedProvider) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(provider, "text", "é" * 100_000)
+        for scenario in ("whole", "drip"):
+            found = answer(bad, request(seed=None, model=scenario, max_tokens=10))
+            assert (len(found.text), found.finish.reason) == (10_640, "length")
+            assert (found.finish.usage, found.finish.provider_request_id) == (Usage(), "req_canary-free.1")
+        assert len(answer(bad, whole(max_tokens=2000)).text) == 100_000
+
+
 def test_the_first_piece_says_what_is_left_of_the_limits(bad: Engine) -> None:
     first = answer(bad, whole()).pieces[0]
     assert isinstance(first, Chunk)

@@ -53,7 +53,7 @@ class AnthropicEngine(RemoteEngine):
     def _speak(self, request: EngineRequest, exchange: Exchange) -> Iterator[Chunk | Finish]:
         stream = self._client.messages.create(**self._provider.given(self._asked(request)), stream=True)
         with stream:
-            yield from exchange.carry(stream.response, _read)
+            yield from exchange.carry(stream.response, _read, request.max_tokens)
 
     def _asked(self, request: EngineRequest) -> dict[str, Any]:
         if request.seed is not None:

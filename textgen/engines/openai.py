@@ -73,7 +73,7 @@ class OpenAIEngine(RemoteEngine):
             stream = self._client.responses.create(**self._provider.given(asked), stream=True)
             read = partial(responses.read, max_tokens=request.max_tokens)
         with stream:
-            yield from exchange.carry(stream.response, read)
+            yield from exchange.carry(stream.response, read, request.max_tokens)
 
     def _stream(self, path: str, body: dict[str, Any]) -> Any:
         """The answer to `body`, which the SDK's own way of asking would go through first."""

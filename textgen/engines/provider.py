@@ -23,6 +23,7 @@ from textgen.engines.base import Chunk, Finish
 from textgen.engines.ratelimits import quota_of
 from textgen.engines.secrets import Secrets
 from textgen.errors import EngineError, EngineUnusable, PermanentEngineError, TransientEngineError
+from textgen.lifecycle import Usage
 from textgen.settings import Settings
 
 #: What passes by itself; so does every status from 500 on.
@@ -36,6 +37,8 @@ CONNECT_S = 10.0
 IDLE_S = 2.0
 #: The longest pause that a provider can ask for, in seconds.
 MAX_PAUSE_S = 3600.0
+#: A text that is longer is no longer read: the longest tokens have 128 characters, all of them spaces.
+CHARS_PER_TOKEN, SPARE_CHARS = 64, 10_000
 #: Characters of a model's name.
 MAX_NAME_CHARS = 200
 #: A word for programs, such as `context_length_exceeded`; keys have longer numbers, or capitals.
@@ -75,21 +78,30 @@ class Exchange:
     secrets: Secrets
     request_id: str | None = None
 
-    def carry(self, response: httpx2.Response, read: Reader) -> Iterator[Chunk | Finish]:
+    def carry(self, response: httpx2.Response, read: Reader, max_tokens: int) -> Iterator[Chunk | Finish]:
         """Pass on what a stream says: first, that the answer has begun, and what is left of the limits.
+
+        A text far beyond `max_tokens` ends there, with what there is of it.
 
         Raises:
             TransientEngineError: It ended without saying so, or says what nobody can read.
         """
         self.request_id = self.id_of(response.headers)
         yield Chunk("", 0, quota=quota_of(response.headers))
+        left = SPARE_CHARS + CHARS_PER_TOKEN * max_tokens
         with self.reading():
             for piece in read(self._events(response)):
                 if isinstance(piece, Finish):
                     model = self._name(piece.model)
                     yield replace(piece, model=model, provider_request_id=self.request_id)
                     return
+                left -= len(piece.text)
+                if left < 0:
+                    piece = replace(piece, text=piece.text[:left])
                 yield piece if piece.text.isascii() else replace(piece, text=_valid(piece.text))
+                if left < 0:
+                    yield Finish("length", Usage(), provider_request_id=self.request_id)
+                    return
         raise TransientEngineError(f"{self.name} broke off before the end of the text")
 
     @contextmanager
