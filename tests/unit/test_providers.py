@@ -355,6 +355,20 @@ def test_azure_s_deployments_are_spoken_to_by_their_version(provider: ScriptedPr
     assert provider.headers[-1]["api-key"] == KEY
 
 
+@pytest.mark.parametrize("model", ["..", ".", "\ud800"])
+def test_what_cannot_be_asked_of_azure_is_left_to_others(provider: ScriptedProvider, model: str) -> None:
+    described = Server(base_url=provider.url, api_key=KEY, model="whole", api_version="2026-01-01")
+    engine = ServerEngine.named("azure", described)(Settings())
+    engine.setup()
+    with pytest.raises(EngineUnusable, match="cannot be asked for this model"):
+        answer(engine, request(seed=None, model=model))
+
+
+def test_what_cannot_be_sent_is_left_to_others(bad: Engine) -> None:
+    with pytest.raises(EngineUnusable, match="or with this text"):
+        answer(bad, request("\ud800", seed=None))
+
+
 def test_a_provider_is_asked_for_its_models(bad: Engine) -> None:
     assert bad.models() == ["tiny"]
 

@@ -185,6 +185,9 @@ def _translated(sdk: ModuleType, exchange: Exchange) -> Iterator[None]:
         raise TransientEngineError(f"{name} cannot be reached, or hung up ({kind})") from None
     except sdk.APIError as exc:
         raise _nonsense(name, exc) from None
+    except ValueError as exc:  # before anything was sent: what is said is read elsewhere
+        kind = type(exc).__name__
+        raise EngineUnusable(f"{name} cannot be asked for this model, or with this text ({kind})") from None
 
 
 def _nonsense(name: str, exc: Exception) -> TransientEngineError:
