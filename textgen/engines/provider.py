@@ -7,11 +7,11 @@ one word for programs, may be.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import ModuleType
 from typing import Any
@@ -20,7 +20,7 @@ import httpx2
 
 from textgen.engines import events
 from textgen.engines.base import Chunk, Finish
-from textgen.engines.ratelimits import quota_of
+from textgen.engines.ratelimits import quota_of, seconds_between, time_of
 from textgen.engines.secrets import Secrets
 from textgen.errors import EngineError, EngineUnusable, PermanentEngineError, TransientEngineError
 from textgen.lifecycle import Usage
@@ -202,15 +202,11 @@ def given(asked: dict[str, Any]) -> dict[str, Any]:
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """The seconds that a provider asks to wait, by `retry-after-ms` or `Retry-After`; None: it does not."""
     for header, parts in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        try:
-            return min(max(0.0, float(headers[header]) / parts), MAX_PAUSE_S)
-        except (KeyError, ValueError):
-            continue
-    try:
-        until, now = (parsedate_to_datetime(headers[header]) for header in ("retry-after", "date"))
-    except (KeyError, ValueError, TypeError):
-        return None
-    return min(max(0.0, (until - now).total_seconds()), MAX_PAUSE_S)
+        with suppress(KeyError, ValueError):
+            if not math.isnan(told := float(headers[header]) / parts):
+                return min(max(0.0, told), MAX_PAUSE_S)
+    until, now = (time_of(headers.get(header, "")) for header in ("retry-after", "date"))
+    return min(seconds_between(now, until), MAX_PAUSE_S) if now and until else None
 
 
 def _of_status(exc: Any, exchange: Exchange) -> EngineError:
