@@ -287,7 +287,8 @@ def test_only_a_limit_that_is_reached_throttles_and_only_settings_make_unusable(
 def test_neither_code_nor_id_repeats_a_secret(
     provider: ScriptedProvider, told: str, is_code: bool, is_id: bool
 ) -> None:
-    described = Server(base_url=f"{provider.url}/v1", api_key=KEY, headers={"X-Team": "secret_team"})
+    headers = {"X-Team": "secret_team", "X-Flag": "1"}
+    described = Server(base_url=f"{provider.url}/v1", api_key=KEY, headers=headers)
     engine = ServerEngine.named("lab", described)(Settings())
     engine.setup()
     with pytest.raises(PermanentEngineError) as caught:
