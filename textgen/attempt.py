@@ -29,7 +29,7 @@ from textgen.errors import (
 from textgen.followers import Followers
 from textgen.gate import Wait
 from textgen.heartbeat import Running
-from textgen.lifecycle import Failure, Record, Status
+from textgen.lifecycle import Failure, Record, Status, Usage
 from textgen.logs import outline
 from textgen.messages import Delivery
 from textgen.persistence import HandBack, persist
@@ -213,7 +213,7 @@ class _Attempt:
             structured.check(wanted, self.draft.text, finish.reason)
         except EngineError as exc:
             exc.provider_request_id = finish.provider_request_id
-            self.running.record = self.record.but(usage=finish.usage)
+            self.running.record = self.record.but(usage=_used(finish))
             raise
 
     def _note(self, exc: EngineError | ConfigurationError) -> None:
@@ -258,7 +258,7 @@ class _Attempt:
             result=self.draft.text,
             error=None,
             finish_reason=finish.reason,
-            usage=finish.usage,
+            usage=_used(finish),
             model=finish.model or self.record.model,
             provider_request_id=finish.provider_request_id,
         )
@@ -346,6 +346,11 @@ class _Attempt:
         if control and control.cancel:
             return Ended(persist(lambda: outcomes.cancel(self.store, task_id)).record)
         return Ended(persist(lambda: self.store.get(task_id)))
+
+
+def _used(finish: Finish) -> Usage | None:
+    """What was used; None where the engine does not say, so that the pieces it wrote count."""
+    return None if finish.usage == Usage() else finish.usage
 
 
 def _word(exc: EngineError | ConfigurationError) -> str:

@@ -47,5 +47,8 @@ class ProviderSettings(BaseModel):
         'file: `{"ollama": {"model": "llama3.2"}, "lab": {"base_url": …, "api_key": …, "model": …}}`.',
     )
     provider_timeout_s: float = Field(
-        60.0, gt=0, le=3600, description="Seconds a provider may say nothing before an attempt fails."
+        60.0,
+        gt=0,
+        le=3600,
+        description="Seconds a provider may say nothing, or only comments, before an attempt fails.",
     )

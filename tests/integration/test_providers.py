@@ -11,6 +11,7 @@ import pytest
 
 from tests.environment import Environment
 from tests.integration.terminals import documents, textgen
+from tests.processes import wait_until
 from tests.programs import WorkerProcess
 from tests.unit.scripted_provider import ScriptedProvider
 
@@ -75,6 +76,13 @@ def test_a_server_named_by_settings_alone_writes_and_its_tokens_are_paid_for(web
     assert record["task_id"] in [one["task_id"] for one in listed]
 
 
+def test_the_pieces_count_where_the_usage_is_not_known(web: str, provider: ScriptedProvider) -> None:
+    provider.odd = {"usage": {"prompt_tokens": 1e308, "completion_tokens": "many"}}
+    record = generate(web, model="odd")
+    assert (record["status"], record["attempt"]) == ("COMPLETED", 1)
+    assert (record["usage"]["prompt_tokens"], record["usage"]["completion_tokens"]) == (0, 1)
+
+
 def test_a_text_that_fits_its_schema_is_completed(web: str, provider: ScriptedProvider) -> None:
     provider.text = '{"sea": "Aral"}'
     record = generate(web, response_format=FORM)
@@ -121,6 +129,21 @@ def test_neither_key_nor_prompt_is_in_a_log_or_an_error(
     assert record["status"] == "FAILED"
     assert record["task_id"] in worker.log()
     assert "canary" not in json.dumps(record["error"]) + worker.log()
+
+
+@pytest.mark.parametrize("scenario", ["comments", "a line without an end"])
+def test_a_cancel_hangs_up_on_a_provider_that_says_no_event(
+    web: str, provider: ScriptedProvider, scenario: str
+) -> None:
+    provider.hung_up.clear()
+    path = (
+        f"{web}/v1/tasks/"
+        + httpx.post(f"{web}/v1/tasks", json={"prompt": "canary-prompt", "model": scenario}).json()["task_id"]
+    )
+    wait_until(lambda: httpx.get(path).json()["status"] == "PROCESSING", 20, "it is asked")
+    assert httpx.post(f"{path}/cancel").is_success
+    assert provider.hung_up.wait(20)
+    assert httpx.get(path).json()["status"] == "CANCELLED"
 
 
 def test_engines_are_listed_over_http_with_their_prices_and_without_keys(web: str) -> None:

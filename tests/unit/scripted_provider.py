@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 import time
@@ -85,6 +86,27 @@ FAILURES = {
     "/v1/messages": ("error", {"type": "error", "error": {"type": "overloaded_error",
                                                           "message": INDISCREET}}),
 }  # fmt: skip
+#: Scenario → what an answer goes on with that nobody can read.
+NONSENSE = {
+    "garbage": b"event: content_block_delta\ndata: {not JSON\n\n",
+    "a list": b"data: [1]\n\n",
+    "half a character": b'data: {"type": "\xc3"}\n\n',
+    "a long number": b'data: {"created": ' + b"1" * 5000 + b"}\n\n",
+    "a long event": b"data: " + b"1" * 5_000_000,
+    "many brackets": b"data: " + b"[" * 200_000 + b"\n\n",
+}
+#: Scenario → what an answer says again and again, and nothing else.
+DRIPS = {
+    "comments": b": ping\n\n",
+    "a line without an end": b"data: 1",
+    "events without text": b'data: {"type": "ping", "choices": []}\n\n',
+}
+#: A little that unpacks to a lot, and the statuses it is told with.
+BOMB = gzip.compress(b"1" * 50_000_000)
+PACKED = {"packed": 200, "500 packed": 500}
+#: Where a redirect leads to, and what is told along with it.
+ELSEWHERE = "http://127.0.0.1:9/canary-elsewhere"
+COOKIE = {"Set-Cookie": "seen=canary; Path=/"}
 #: Stands for the time an hour after the answer.
 IN_AN_HOUR = "in an hour"
 #: Scenario → status, headers and the provider's code.
@@ -109,6 +131,13 @@ REFUSALS: dict[str, tuple[int, dict[str, str], str]] = {
 }
 
 
+def _replaced(data: Any, odd: dict[str, Any]) -> Any:
+    return json.loads(
+        json.dumps(data),
+        object_hook=lambda told: {name: odd.get(name, value) for name, value in told.items()},
+    )
+
+
 class ScriptedProvider:
     """Listens on loopback while its block runs; remembers what it was asked."""
 
@@ -119,6 +148,8 @@ class ScriptedProvider:
         self.headers: list[dict[str, str]] = []
         #: What is said where a whole text is asked for.
         self.text = "Hello"
+        #: What the scenario `odd` says in the place of these fields.
+        self.odd: dict[str, Any] = {}
         #: Connections that the client ended while it was being told something.
         self.hung_up = threading.Event()
         handler = type("Handler", (_Handler,), {"provider": self})
@@ -147,6 +178,20 @@ class _Handler(BaseHTTPRequestHandler):
         self.provider.headers.append({name.lower(): value for name, value in self.headers.items()})
         if scenario in REFUSALS:
             self._refuse(*REFUSALS[scenario])
+        elif scenario.startswith("echo "):
+            told = scenario.removeprefix("echo ")
+            self._refuse(400, dict.fromkeys(("x-request-id", "request-id"), told), told)
+        elif scenario in PACKED:
+            self._begin("text/event-stream", PACKED[scenario], {"Content-Encoding": "gzip"})
+            self.wfile.write(BOMB)
+        elif scenario == "401 without an end":
+            self._begin("application/json", 401)
+            self._drip(b" ")
+        elif scenario == "401 without bounds":
+            self._begin("application/json", 401)
+            self._drip(b" " * 10_000_000)
+        elif scenario.startswith("redirect "):
+            self._refuse(int(scenario.removeprefix("redirect ")), {"Location": ELSEWHERE, **COOKIE}, "moved")
         elif scenario == "closed":
             self.close_connection = True
         elif scenario == "hang":
@@ -154,9 +199,19 @@ class _Handler(BaseHTTPRequestHandler):
         elif scenario == "another content type":
             self._begin("text/html")
             self.wfile.write(b"<html>Welcome to the proxy</html>")
+        elif scenario in DRIPS:
+            self._begin("text/event-stream")
+            self._drip(DRIPS[scenario])
         else:
             self._begin("text/event-stream")
             self._stream(scenario)
+
+    def _drip(self, told: bytes) -> None:
+        try:
+            while not self.provider.over.wait(0.05):
+                self.wfile.write(told)
+        except OSError:
+            self.provider.hung_up.set()
 
     def _refuse(self, status: int, headers: dict[str, str], code: str) -> None:
         text = json.dumps({"error": {"message": INDISCREET, "type": code, "code": code}}).encode()
@@ -196,9 +251,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(text)
 
-    def _begin(self, kind: str) -> None:
-        self.send_response(200)
-        for name, value in self._told().items():
+    def _begin(self, kind: str, status: int = 200, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {**self._told(), **(headers or {})}.items():
             self.send_header(name, value)
         self.send_header("Content-Type", kind)
         self.send_header("Connection", "close")
@@ -207,24 +262,21 @@ class _Handler(BaseHTTPRequestHandler):
     def _stream(self, scenario: str) -> None:
         path = self._way()
         piece = json.loads(json.dumps(PIECES[path]).replace("Hello", json.dumps(self.provider.text)[1:-1]))
+        odd = self.provider.odd if scenario == "odd" else {}
         for kind, data in BEGINNINGS.get(path, []):
-            self._say(kind, data)
+            self._say(kind, _replaced(data, odd))
         self._say(str(piece.get("type", "")), piece)
         if scenario == "500 in the middle":
             self._say(*FAILURES[path])
-        elif scenario == "garbage":
-            self.wfile.write(b"event: content_block_delta\ndata: {not JSON\n\n")
-        elif scenario == "whole":
+        elif scenario in NONSENSE:
+            self.wfile.write(NONSENSE[scenario])
+        elif scenario in ("whole", "odd"):
             for kind, data in ENDS[path]:
-                self._say(kind, data)
+                self._say(kind, _replaced(data, odd))
         elif scenario == "silence in the middle":
             self.provider.over.wait()
         elif scenario == "drip":
-            try:
-                while not self.provider.over.wait(0.05):
-                    self._say(str(piece.get("type", "")), piece)
-            except OSError:
-                self.provider.hung_up.set()
+            self._drip(b"data: " + json.dumps(piece).encode() + b"\n\n")
         # "truncated": nothing more
 
     def _say(self, kind: str, data: dict[str, Any]) -> None:

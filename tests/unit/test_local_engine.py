@@ -19,7 +19,8 @@ import structlog
 
 from tests.unit.generation import answer, answers, begun, model_file, pieces_of, request
 from textgen.engines import Chunk, Finish, local
-from textgen.engines.local import PULSE, LocalEngine
+from textgen.engines.base import PULSE
+from textgen.engines.local import LocalEngine
 from textgen.errors import PermanentEngineError
 from textgen.settings import Settings
 

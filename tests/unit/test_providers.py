@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
 from tests.unit.generation import answer, pieces_of, request
-from tests.unit.scripted_provider import REFUSALS, ScriptedProvider
+from tests.unit.scripted_provider import DRIPS, NONSENSE, PACKED, REFUSALS, ScriptedProvider
 from textgen.engines import Chunk, Engine, EngineRequest, engine_class
 from textgen.engines.openai import ServerEngine
 from textgen.errors import EngineError, EngineUnusable, PermanentEngineError, TransientEngineError
@@ -94,8 +95,8 @@ def test_a_bad_key_names_its_setting(bad: Engine, status: str) -> None:
 @pytest.mark.parametrize(
     "scenario",
     [
-        *("500 in the middle", "truncated", "garbage", "hang", "silence in the middle"),
-        *("closed", "another content type"),
+        *("500 in the middle", "truncated", "hang", "silence in the middle"),
+        *("closed", "another content type", "comments", "a line without an end"),
     ],
 )
 def test_what_breaks_off_can_be_tried_again(bad: Engine, scenario: str) -> None:
@@ -104,6 +105,44 @@ def test_what_breaks_off_can_be_tried_again(bad: Engine, scenario: str) -> None:
         answer(bad, request(seed=None, model=scenario))
     assert time.monotonic() - began < 10
     assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scenario", NONSENSE)
+def test_an_answer_that_nobody_can_read_can_be_tried_again(bad: Engine, scenario: str) -> None:
+    with pytest.raises(TransientEngineError, match="said what no provider says"):
+        answer(bad, request(seed=None, model=scenario))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("scenario", DRIPS)
+def test_a_stream_without_text_gives_chances_to_stop(
+    provider: ScriptedProvider, way: str, scenario: str
+) -> None:
+    provider.hung_up.clear()
+    pieces = pieces_of(engine_at(way, provider.url), request(seed=None, model=scenario))
+    assert [next(pieces).text for _ in range(3)] == ["", "", ""]
+    pieces.close()
+    assert provider.hung_up.wait(10)
+
+
+@pytest.mark.parametrize("scenario", PACKED)
+def test_what_is_packed_is_not_unpacked(bad: Engine, provider: ScriptedProvider, scenario: str) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(TransientEngineError):
+            answer(bad, request(seed=None, model=scenario))
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
+    assert provider.headers[-1]["accept-encoding"] == "identity"
+
+
+@pytest.mark.parametrize("scenario", ["401 without an end", "401 without bounds"])
+def test_a_refusal_is_not_read_for_ever(bad: Engine, scenario: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(EngineUnusable, match="refuses the key"):
+        answer(bad, request(seed=None, model=scenario))
+    assert time.monotonic() - began < 10
 
 
 def test_nobody_there_is_transient() -> None:
@@ -163,6 +202,45 @@ def test_usage_counts_cached_and_reasoning_tokens_alike_everywhere(bad: Engine) 
     assert found.finish.model == "m-1"
 
 
+@pytest.mark.parametrize("odd", ["abc", 1.5, 1e308, 10**30, 2**63 - 1, [1], {"a": 1}, True, -1])
+@pytest.mark.parametrize(
+    "names",
+    [("usage",), ("completion_tokens", "output_tokens"), ("cached_tokens", "cache_read_input_tokens")],
+)
+def test_a_usage_that_is_no_number_of_tokens_is_not_known(
+    bad: Engine, provider: ScriptedProvider, names: tuple[str, ...], odd: object
+) -> None:
+    provider.odd = dict.fromkeys(names, odd)
+    assert answer(bad, request(seed=None, model="odd")).finish.usage == Usage()
+
+
+def test_a_usage_that_is_not_told_is_not_known(bad: Engine, provider: ScriptedProvider) -> None:
+    provider.odd = {"usage": None}
+    assert answer(bad, request(seed=None, model="odd")).finish.usage == Usage()
+
+
+@pytest.mark.parametrize(
+    "odd", [{"a": 1}, 7, [1], True, "\0x", "\ud800", "two\nlines", "m" * 201], ids=lambda odd: repr(odd)[:12]
+)
+def test_what_is_no_name_of_a_model_is_not_taken_for_one(
+    bad: Engine, provider: ScriptedProvider, odd: object
+) -> None:
+    provider.odd = {"model": odd}
+    assert answer(bad, request(seed=None, model="odd")).finish.model is None
+    provider.odd = {"model": "m" * 200}
+    assert answer(bad, request(seed=None, model="odd")).finish.model == "m" * 200
+
+
+def test_a_text_far_beyond_its_tokens_ends_there(bad: Engine, provider: ScriptedProvider) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(provider, "text", "é" * 100_000)
+        for scenario in ("whole", "drip"):
+            found = answer(bad, request(seed=None, model=scenario, max_tokens=10))
+            assert (len(found.text), found.finish.reason) == (10_640, "length")
+            assert (found.finish.usage, found.finish.provider_request_id) == (Usage(), "req_canary-free.1")
+        assert len(answer(bad, whole(max_tokens=2000)).text) == 100_000
+
+
 def test_the_first_piece_says_what_is_left_of_the_limits(bad: Engine) -> None:
     first = answer(bad, whole()).pieces[0]
     assert isinstance(first, Chunk)
@@ -191,6 +269,51 @@ def test_only_a_limit_that_is_reached_throttles_and_only_settings_make_unusable(
     status = REFUSALS[scenario][0]
     assert getattr(caught.value, "is_throttled", False) is (status in (429, 529))
     assert isinstance(caught.value, EngineUnusable) is (status in (401, 403, 404))
+
+
+@pytest.mark.parametrize(
+    ("told", "is_code", "is_id"),
+    [
+        *(
+            (KEY, False, False),
+            (KEY[3:], False, False),
+            ("nary-7261", False, False),
+        ),
+        *(("secret_team", False, False), ("a_secret_team_b", False, False), ("my_secret_te", False, False)),
+        *(("4f0c9a77b1", False, True), ("a1234567", False, True), ("SomeName", False, True)),
+        *(("model_not_found", True, True), ("o1.http_500", True, True), ("a" * 65, False, True)),
+    ],
+)
+def test_neither_code_nor_id_repeats_a_secret(
+    provider: ScriptedProvider, told: str, is_code: bool, is_id: bool
+) -> None:
+    headers = {"X-Team": "secret_team", "X-Flag": "1"}
+    described = Server(base_url=f"{provider.url}/v1", api_key=KEY, headers=headers)
+    engine = ServerEngine.named("lab", described)(Settings())
+    engine.setup()
+    with pytest.raises(PermanentEngineError) as caught:
+        answer(engine, request(seed=None, model=f"echo {told}"))
+    assert (told in str(caught.value), caught.value.provider_request_id) == (is_code, told if is_id else None)
+
+
+def test_a_key_is_no_name_of_a_model(bad: Engine, provider: ScriptedProvider) -> None:
+    provider.odd = {"model": f"tiny {KEY}"}
+    assert answer(bad, request(seed=None, model="odd")).finish.model is None
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed_and_names_the_setting_of_the_address(bad: Engine, status: int) -> None:
+    with pytest.raises(EngineUnusable, match=f"{bad.name.upper()}_BASE_URL") as caught:
+        answer(bad, request(seed=None, model=f"redirect {status}"))
+    assert "canary" not in str(caught.value)
+    assert str(status) in str(caught.value)
+
+
+def test_no_cookie_is_kept(bad: Engine, provider: ScriptedProvider) -> None:
+    for _ in range(2):
+        with pytest.raises(EngineError):
+            answer(bad, request(seed=None, model="redirect 307"))
+    assert "cookie" not in provider.headers[-1]
 
 
 def test_a_form_that_is_asked_for_is_passed_on(provider: ScriptedProvider) -> None:
@@ -231,6 +354,20 @@ def test_azure_s_deployments_are_spoken_to_by_their_version(provider: ScriptedPr
     assert answer(engine, request(seed=None)).text == "Hello"
     assert provider.paths[-1] == "/openai/deployments/whole/chat/completions?api-version=2026-01-01"
     assert provider.headers[-1]["api-key"] == KEY
+
+
+@pytest.mark.parametrize("model", ["..", ".", "\ud800"])
+def test_what_cannot_be_asked_of_azure_is_left_to_others(provider: ScriptedProvider, model: str) -> None:
+    described = Server(base_url=provider.url, api_key=KEY, model="whole", api_version="2026-01-01")
+    engine = ServerEngine.named("azure", described)(Settings())
+    engine.setup()
+    with pytest.raises(EngineUnusable, match="cannot be asked for this model"):
+        answer(engine, request(seed=None, model=model))
+
+
+def test_what_cannot_be_sent_is_left_to_others(bad: Engine) -> None:
+    with pytest.raises(EngineUnusable, match="or with this text"):
+        answer(bad, request("\ud800", seed=None))
 
 
 def test_a_provider_is_asked_for_its_models(bad: Engine) -> None:

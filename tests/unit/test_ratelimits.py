@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from textgen.engines.base import Allowance, Quota
+from textgen.engines.provider import retry_after_s
 from textgen.engines.ratelimits import quota_of
 
 
@@ -36,6 +37,34 @@ def test_resets_as_anthropic_writes_them_are_by_its_own_clock() -> None:
     past = quota_of(headers | {"date": "Mon, 02 Nov 2026 09:40:00 GMT"})
     assert past is not None
     assert past.requests.reset_s == 0
+
+
+@pytest.mark.parametrize(
+    ("date", "reset", "seconds"),
+    [
+        ("Mon, 02 Nov 2026 09:30:00 -0000", "2026-11-02T09:31:00Z", 60),
+        ("Mon, 02 Nov 2026 09:30:00 GMT", "2026-11-02T09:31:00", 60),
+        ("Mon, 02 Nov 99999999999999999999 09:30:00 GMT", "2026-11-02T09:31:00Z", None),
+        ("Mon, 02 Nov 2026 09:30:00 GMT", "9999-12-31T23:59:59-23:59", 86_400),
+        ("soon", "2026-11-02T09:31:00Z", None),
+    ],
+)
+def test_odd_times_are_read_or_not_known(date: str, reset: str, seconds: float | None) -> None:
+    found = quota_of(anthropic("requests", limit="5", reset=reset) | {"date": date})
+    assert found is not None
+    assert found.requests.reset_s == seconds
+
+
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    [
+        *(("Mon, 02 Nov 2026 09:31:00 -0000", 60), ("Mon, 02 Nov 2026 10:31:00 +0100", 60)),
+        *(("Mon, 02 Nov 99999999999999999999 09:31:00 GMT", None), ("Mon, 02 Nov 9999 09:31:00 GMT", 3600)),
+        *(("nan", None), ("inf", 3600), ("-7", 0), ("1e400", 3600), ("", None), ("0" * 5000, 0)),
+    ],
+)
+def test_a_pause_that_is_asked_for_is_read_or_not_known(told: str, seconds: float | None) -> None:
+    assert retry_after_s({"retry-after": told, "date": "Mon, 02 Nov 2026 09:30:00 GMT"}) == seconds
 
 
 def test_of_two_kinds_of_tokens_the_scarcer_one_counts() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from textgen.engines.base import Chunk, EngineRequest, Finish, FinishReason
+from textgen.engines.base import PULSE, Chunk, EngineRequest, Finish, FinishReason
 from textgen.engines.remote import RemoteEngine
+from textgen.engines.usage import believed, count
 from textgen.errors import EngineUnusable
 from textgen.lifecycle import Usage
 from textgen.servers import Server
@@ -52,7 +53,7 @@ class AnthropicEngine(RemoteEngine):
     def _speak(self, request: EngineRequest, exchange: Exchange) -> Iterator[Chunk | Finish]:
         stream = self._client.messages.create(**self._provider.given(self._asked(request)), stream=True)
         with stream:
-            yield from exchange.carry(stream.response.headers, _read(stream))
+            yield from exchange.carry(stream.response, _read, request.max_tokens)
 
     def _asked(self, request: EngineRequest) -> dict[str, Any]:
         if request.seed is not None:
@@ -87,29 +88,36 @@ def _turn(turn: dict[str, str]) -> dict[str, Any]:
     return {"role": turn["role"], "content": [{"type": "text", "text": turn["content"]}]}
 
 
-def _read(stream: Any) -> Iterator[Chunk | Finish]:
-    """Translate the SDK's stream; where it ends before the text does, there is no `Finish`."""
-    reason, model, usage = None, None, Usage()
-    for event in stream:
-        if event.type == "message_start":
-            model, usage = event.message.model, _used(event.message.usage, usage)
-            yield Chunk("", 0, usage.prompt_tokens)
-        elif event.type == "content_block_delta" and event.delta.type == "text_delta":
-            yield Chunk(event.delta.text)
-        elif event.type == "message_delta":
-            reason = event.delta.stop_reason or reason
-            usage = _used(event.usage, usage)
+def _read(events: Iterable[dict[str, Any]]) -> Iterator[Chunk | Finish]:
+    """Translate a stream's events; where it ends before the text does, there is no `Finish`."""
+    reason, model = None, None
+    first: dict[str, Any] = {}
+    last: dict[str, Any] = {}
+    for event in events:
+        kind = event.get("type")
+        if kind == "content_block_delta" and event["delta"]["type"] == "text_delta":
+            yield Chunk(event["delta"]["text"])
+        elif kind == "message_start":
+            model, first = event["message"].get("model"), event["message"].get("usage")
+            yield Chunk("", 0, _used(first).prompt_tokens)
+        elif kind == "message_delta":
+            reason = event["delta"].get("stop_reason") or reason
+            last = event.get("usage", {})
+        else:
+            yield PULSE
     if reason is not None:
-        yield Finish(REASONS.get(reason, "stop"), usage, model)
+        yield Finish(REASONS.get(reason, "stop"), _used(first, last), model)
 
 
-def _used(told: Any, before: Usage) -> Usage:
-    """What was used, as an event tells it: tokens that a cache was read or filled with are counted apart."""
-    cached = told.cache_read_input_tokens or 0
-    prompt = (told.input_tokens or 0) + cached + (told.cache_creation_input_tokens or 0)
+@believed
+def _used(*told: dict[str, Any]) -> Usage:
+    """What was used, as events tell it: tokens that a cache was read or filled with are counted apart."""
+    used = {name: value for one in told for name, value in one.items() if value}
+    cached = count(used.get("cache_read_input_tokens", 0))
+    rest = count(used.get("input_tokens", 0)) + count(used.get("cache_creation_input_tokens", 0))
     return Usage(
-        prompt or before.prompt_tokens,
-        told.output_tokens or before.completion_tokens,
-        cached_tokens=cached or before.cached_tokens,
-        reasoning_tokens=getattr(told.output_tokens_details, "thinking_tokens", None) or 0,
+        rest + cached,
+        count(used.get("output_tokens", 0)),
+        cached_tokens=cached,
+        reasoning_tokens=count(used.get("output_tokens_details", {}).get("thinking_tokens") or 0),
     )

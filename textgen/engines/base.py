@@ -70,6 +70,10 @@ class Chunk:
     quota: Quota | None = None
 
 
+#: A chance to stop, without text.
+PULSE = Chunk("", tokens=0)
+
+
 @dataclass(frozen=True, slots=True)
 class Finish:
     """The end of a complete text: always the last thing yielded, exactly once."""

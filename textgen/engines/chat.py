@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from textgen.engines.base import Chunk, EngineRequest, Finish, FinishReason
-from textgen.lifecycle import Usage
+from textgen.engines.base import PULSE, Chunk, EngineRequest, Finish, FinishReason
+from textgen.engines.usage import of_openai
 
 #: How the provider names the end of a text → how we do.
 REASONS: dict[str, FinishReason] = {
@@ -35,13 +35,17 @@ def format_of(request: EngineRequest) -> dict[str, Any] | None:
     return {"type": "json_schema", "json_schema": {name: wanted[name] for name in wanted if name != "type"}}
 
 
-def read(stream: Iterable[dict[str, Any]]) -> Iterator[Chunk | Finish]:
+def read(events: Iterable[dict[str, Any]]) -> Iterator[Chunk | Finish]:
     """Translate a stream's events; where it ends before the text does, there is no `Finish`."""
-    reason, usage, model, is_refused = None, None, None, False
-    for piece in stream:
+    reason, model, is_refused = None, None, False
+    usage: dict[str, Any] = {}
+    for piece in events:
         model = piece.get("model") or model
         usage = piece.get("usage") or usage
-        for choice in piece["choices"]:
+        choices = piece["choices"] if piece else ()
+        if not choices:
+            yield PULSE
+        for choice in choices:
             delta = choice["delta"]
             is_refused = is_refused or bool(delta.get("refusal"))
             text = delta.get("content") or delta.get("refusal") or ""
@@ -49,15 +53,4 @@ def read(stream: Iterable[dict[str, Any]]) -> Iterator[Chunk | Finish]:
             reason = choice.get("finish_reason") or reason
     if reason is not None:
         reason = "content_filter" if is_refused else reason
-        yield Finish(REASONS.get(reason, "stop"), _used(usage), model)
-
-
-def _used(usage: dict[str, Any] | None) -> Usage:
-    if usage is None:
-        return Usage()
-    return Usage(
-        usage["prompt_tokens"],
-        usage["completion_tokens"],
-        cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
-        reasoning_tokens=(usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0,
-    )
+        yield Finish(REASONS.get(reason, "stop"), of_openai(usage, "prompt", "completion"), model)

@@ -19,7 +19,7 @@ import structlog
 
 from textgen import weights
 from textgen.engines import chat
-from textgen.engines.base import Chunk, Engine, EngineRequest, Finish
+from textgen.engines.base import PULSE, Chunk, Engine, EngineRequest, Finish
 from textgen.engines.call import PULSE_S, Call
 from textgen.engines.native import Mailbox
 from textgen.errors import EngineUnusable, PermanentEngineError, TransientEngineError
@@ -35,8 +35,6 @@ STEP_TOKENS = 128
 CLOSE_S = 5.0
 #: The largest seed: llama.cpp takes 2^32 - 1 as "choose one" (LLAMA_DEFAULT_SEED).
 MAX_SEED = 2**32 - 2
-#: A chance to stop, without text.
-PULSE = Chunk("", tokens=0)
 
 
 class LocalEngine(Engine):

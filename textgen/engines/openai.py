@@ -6,6 +6,7 @@ By Chat Completions or by Responses: compatible servers often have only the form
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textgen.engines import chat, responses
@@ -16,7 +17,7 @@ from textgen.servers import Server
 from textgen.settings import Settings
 
 if TYPE_CHECKING:
-    from textgen.engines.provider import Exchange
+    from textgen.engines.provider import Exchange, Reader
 
 #: Hosts whose models want the new name of the limit; other servers know the old one.
 _NEW_NAME = ("api.openai.com", ".azure.com")
@@ -62,7 +63,7 @@ class OpenAIEngine(RemoteEngine):
             limit = "max_completion_tokens" if is_new else "max_tokens"
             asked = common | {limit: request.max_tokens} | chat.asked(request)
             stream = self._stream("/chat/completions", self._provider.given(asked))
-            read = chat.read(stream)
+            read: Reader = chat.read
         else:
             if request.stop or request.seed is not None:
                 raise EngineUnusable(
@@ -70,12 +71,12 @@ class OpenAIEngine(RemoteEngine):
                 )
             asked = common | {"max_output_tokens": request.max_tokens} | responses.asked(request)
             stream = self._client.responses.create(**self._provider.given(asked), stream=True)
-            read = responses.read(stream, request.max_tokens)
+            read = partial(responses.read, max_tokens=request.max_tokens)
         with stream:
-            yield from exchange.carry(stream.response.headers, read)
+            yield from exchange.carry(stream.response, read, request.max_tokens)
 
     def _stream(self, path: str, body: dict[str, Any]) -> Any:
-        """A stream of plain events: to make the SDK's objects of them takes most of the time of reading."""
+        """The answer to `body`, which the SDK's own way of asking would go through first."""
         kind = self._sdk.Stream[object]
         return self._client.post(
             path, cast_to=object, body={**body, "stream": True}, stream=True, stream_cls=kind

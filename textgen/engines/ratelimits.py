@@ -79,7 +79,21 @@ def _until_s(text: str | None, date: str | None) -> float | None:
     """Seconds until a time of RFC 3339, from the moment of the answer by the provider's own clock."""
     try:
         until = datetime.fromisoformat(text or "")
-        now = parsedate_to_datetime(date) if date else datetime.now(UTC)
-        return min(max(0.0, (until - now).total_seconds()), MAX_RESET_S)
-    except (ValueError, TypeError):
+    except ValueError:
         return None
+    now = time_of(date) if date else datetime.now(UTC)
+    return None if now is None else min(seconds_between(now, until), MAX_RESET_S)
+
+
+def time_of(text: str) -> datetime | None:
+    """A time as headers of HTTP have it; None: it is none."""
+    try:
+        return parsedate_to_datetime(text)
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def seconds_between(now: datetime, until: datetime) -> float:
+    """The seconds from `now` to `until`, 0 once it is over; where one has no zone, that is UTC."""
+    begins, ends = (time if time.tzinfo else time.replace(tzinfo=UTC) for time in (now, until))
+    return max(0.0, (ends - begins).total_seconds())

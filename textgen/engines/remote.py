@@ -10,10 +10,13 @@ import importlib
 import importlib.util
 from abc import abstractmethod
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from textgen.engines.base import Chunk, Engine, EngineRequest, Finish
+from textgen.engines.secrets import Secrets
 from textgen.errors import EngineUnusable
 from textgen.servers import Server
 from textgen.settings import Settings, variable
@@ -79,16 +82,24 @@ class RemoteEngine(Engine):
         try:
             self._sdk = importlib.import_module(self.sdk_name)
             self._provider = importlib.import_module("textgen.engines.provider")
+            bodies = importlib.import_module("textgen.engines.bodies")
         except ImportError as exc:
             raise EngineUnusable(f"the SDK of the engine {self.name} does not load: {exc}") from exc
         server = self.server(self.settings)
+        self._secrets = Secrets.of(server)
         options: dict[str, Any] = {
             # servers of your own mostly want none, the SDKs insist
             "api_key": server.api_key.get_secret_value() or "none",
             "max_retries": 0,
             "timeout": self._provider.timeout(self.settings),
-            "http_client": self._sdk.DefaultHttpxClient(limits=self._provider.limits()),
-            "default_headers": {name: value.get_secret_value() for name, value in server.headers.items()},
+            "http_client": self._sdk.DefaultHttpxClient(
+                limits=self._provider.limits(),
+                cookies=self._provider.cookies(),
+                event_hooks={"response": [partial(bodies.bound, read_s=self.settings.provider_timeout_s)]},
+                follow_redirects=False,  # with the prompt, and the headers of this server
+            ),
+            "default_headers": {"Accept-Encoding": "identity"}
+            | {name: value.get_secret_value() for name, value in server.headers.items()},
         }
         try:
             self._client: Any = self._connect(server, options)
@@ -103,12 +114,18 @@ class RemoteEngine(Engine):
         self.models()
 
     def models(self) -> list[str]:
-        with self._provider.sorted_errors(self._sdk, self.name, self.setting("api_key")):
+        with self._exchange() as exchange, exchange.reading():
             return sorted(str(model.id) for model in self._client.models.list().data)
 
     def generate(self, request: EngineRequest) -> Iterator[Chunk | Finish]:
-        with self._provider.sorted_errors(self._sdk, self.name, self.setting("api_key")) as exchange:
+        with self._exchange() as exchange:
             yield from self._speak(request, exchange)
+
+    def _exchange(self) -> AbstractContextManager[Exchange]:
+        silence_s = self.settings.provider_timeout_s
+        exchange = self._provider.Exchange(self.name, self.setting, silence_s, self._secrets)
+        errors: AbstractContextManager[Exchange] = self._provider.sorted_errors(self._sdk, exchange)
+        return errors
 
     @abstractmethod
     def _speak(self, request: EngineRequest, exchange: Exchange) -> Iterator[Chunk | Finish]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from textgen.engines.base import Chunk, EngineRequest, Finish, FinishReason
-from textgen.lifecycle import Usage
+from textgen.engines.base import PULSE, Chunk, EngineRequest, Finish, FinishReason
+from textgen.engines.usage import of_openai
 
 #: Why a text is not complete, in the provider's words → in ours.
 REASONS: dict[str, FinishReason] = {"max_output_tokens": "length", "content_filter": "content_filter"}
@@ -28,35 +28,28 @@ def _turn(turn: dict[str, str]) -> dict[str, Any]:
     return {"type": "message", "role": turn["role"], "content": [{"type": kind, "text": turn["content"]}]}
 
 
-def read(stream: Any, max_tokens: int) -> Iterator[Chunk | Finish]:
-    """Translate the SDK's stream; where it ends before the text does, there is no `Finish`."""
+def read(events: Iterable[dict[str, Any]], max_tokens: int) -> Iterator[Chunk | Finish]:
+    """Translate a stream's events; where it ends before the text does, there is no `Finish`."""
     is_refused = False
-    for event in stream:
-        if event.type in ("response.output_text.delta", "response.refusal.delta"):
-            is_refused = is_refused or event.type == "response.refusal.delta"
-            yield Chunk(event.delta)
-        elif event.type in ("response.completed", "response.incomplete"):
-            end = _end_of(event.response, max_tokens)
+    for event in events:
+        kind = event.get("type")
+        if kind in ("response.output_text.delta", "response.refusal.delta"):
+            is_refused = is_refused or kind == "response.refusal.delta"
+            yield Chunk(event["delta"])
+        elif kind in ("response.completed", "response.incomplete"):
+            end = _end_of(event["response"], max_tokens)
             yield replace(end, reason="content_filter") if is_refused else end
             return
-        elif event.type in ("response.failed", "error"):
+        elif kind in ("response.failed", "error"):
             return
+        else:
+            yield PULSE
 
 
-def _end_of(response: Any, max_tokens: int) -> Finish:
-    details, usage = response.incomplete_details, _used(response.usage)
-    reason = REASONS.get(details.reason if details else "", "stop")
+def _end_of(response: dict[str, Any], max_tokens: int) -> Finish:
+    details = response.get("incomplete_details") or {}
+    usage = of_openai(response.get("usage") or {}, "input", "output")
+    reason = REASONS.get(details.get("reason", ""), "stop")
     if reason == "stop" and usage.completion_tokens >= max_tokens:
         reason = "length"  # not every compatible server says so
-    return Finish(reason, usage, response.model)
-
-
-def _used(usage: Any) -> Usage:
-    if usage is None:
-        return Usage()
-    return Usage(
-        usage.input_tokens,
-        usage.output_tokens,
-        cached_tokens=getattr(usage.input_tokens_details, "cached_tokens", None) or 0,
-        reasoning_tokens=getattr(usage.output_tokens_details, "reasoning_tokens", None) or 0,
-    )
+    return Finish(reason, usage, response.get("model"))
