@@ -21,7 +21,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from textgen.address import running_address
 from textgen.errors import ConfigurationError
 from textgen.fallbacks import FallbackSettings
-from textgen.providers import ProviderSettings
+from textgen.providers import HeaderValue, ProviderSettings
 from textgen.quotas import QuotaSettings
 from textgen.reuse import CacheSettings
 
@@ -213,7 +213,7 @@ class Settings(FallbackSettings, CacheSettings, QuotaSettings, ProviderSettings,
         description="A key with every scope that needs no store: `tg_` and 32 random characters or more. "
         "With it set, keys are required.",
     )
-    api_key: SecretStr = Field(
+    api_key: HeaderValue = Field(
         SecretStr(""), description="The key that the command line and the client show to `TEXTGEN_URL`."
     )
 

@@ -1,7 +1,13 @@
 import importlib.util
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+
+
+def blocks(language: str) -> list[str]:
+    """The blocks of code in the README."""
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
 def test_the_table_of_settings_in_the_readme_is_that_of_the_code():
@@ -10,3 +16,7 @@ def test_the_table_of_settings_in_the_readme_is_that_of_the_code():
     spec.loader.exec_module(module)
     readme = (ROOT / "README.md").read_text()
     assert module.with_table(readme) == readme, "run: python docs/settings_table.py"
+
+
+def test_what_the_readme_has_pasted_into_a_shell_is_ascii():
+    assert [block for block in blocks("sh") if not block.isascii()] == []
