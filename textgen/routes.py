@@ -207,7 +207,7 @@ def _draw(task_id: str, entry: Entry) -> float:
 
 def model_of(entry: Entry, settings: Settings) -> str | None:
     """The model that writes the text, as far as the settings tell."""
-    with suppress(ConfigurationError):  # it says so when it is called
+    with suppress(Exception):  # whatever it is, it says so when it is called
         return entry.model or engines.engine_class(entry.engine).default_model(settings)
     return None
 
@@ -234,7 +234,7 @@ def most_tokens(record: Record, settings: Settings, entries: Iterable[Entry] = (
 
 def default_tokens(entry: Entry, settings: Settings) -> int:
     """Tokens of a text for which no length is asked, as far as the settings tell."""
-    with suppress(ConfigurationError):  # it says so when it is called
+    with suppress(Exception):  # whatever it is, it says so when it is called
         return engines.engine_class(entry.engine).default_max_tokens(settings)
     return settings.max_tokens
 
