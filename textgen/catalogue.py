@@ -79,6 +79,8 @@ def _entry(
             found["models"] = _ask(name)
     except (ConfigurationError, EngineError) as exc:
         found["why"] = str(exc)
+    except (Exception, SystemExit) as exc:  # noqa: BLE001 - a bug of one engine is nothing to the others
+        found["why"] = f"the engine broke with {type(exc).__name__}"
     return Entry(name, **found, prices=_prices(name, table), limits=_limits(name, settings))
 
 

@@ -22,7 +22,7 @@ class BrokenEngine(Engine):
     def _raise(cls, *_):
         raise KeyError("sk-canary-7261")
 
-    missing = default_model = account = default_max_tokens = _raise
+    missing = default_model = account = default_max_tokens = setup = _raise
 
     def generate(self, request):
         self._raise()
@@ -47,6 +47,25 @@ def test_its_tasks_fail(more: list[str], env: Environment, start_worker: Callabl
     worker = start_worker(env, "threads", 2).wait_ready()
     [record] = documents(textgen(env, "single", "Hello", "--engine", "broken", "--json", *more))
     assert (record["status"], record["error"]["type"]) == ("FAILED", "EngineBug")
+    [record] = documents(textgen(env, "single", "Hello", "--engine", "mock", "--json"))
+    assert record["status"] == "COMPLETED"
+    assert "canary" not in worker.log()
+
+
+def test_it_spoils_no_report(env: Environment) -> None:
+    run = textgen(env, "engines", "--check", "--json")
+    [rows] = documents(run)
+    found = {row["name"]: row["why"] for row in rows}
+    assert (run.returncode, found["mock"]) == (0, "")
+    assert found["broken"] == "the engine broke with KeyError"
+    assert "engine mock" in textgen(env, "check").stdout
+
+
+def test_as_the_default_it_keeps_no_worker_from_others(
+    env: Environment, start_worker: Callable[..., Any]
+) -> None:
+    worker = start_worker(env | {"TEXTGEN_ENGINE": "broken"}, "threads", 2).wait_ready()
+    worker.wait_for_log("an engine broke")
     [record] = documents(textgen(env, "single", "Hello", "--engine", "mock", "--json"))
     assert record["status"] == "COMPLETED"
     assert "canary" not in worker.log()
