@@ -53,5 +53,5 @@ def _row(entry: Entry) -> tuple[str, ...]:
         "\n".join(models[:SHOWN] + more),
         "\n".join(f"{model}: {price.prompt:g} / {price.completion:g}" for model, price in entry.prices),
         ", ".join(f"{name} {value}" for name, value in (entry.limits or {}).items()),
-        entry.why,
+        entry.why or entry.doubt,
     )
