@@ -1,6 +1,9 @@
 import importlib.util
 import re
+from codeop import compile_command
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,3 +23,13 @@ def test_the_table_of_settings_in_the_readme_is_that_of_the_code():
 
 def test_what_the_readme_has_pasted_into_a_shell_is_ascii():
     assert [block for block in blocks("sh") if not block.isascii()] == []
+
+
+@pytest.mark.parametrize("block", [one for one in blocks("python") if not one.startswith("# ")])
+def test_python_in_the_readme_can_be_pasted_into_a_shell(block):
+    pending: list[str] = []
+    for line in [*block.splitlines(), ""]:
+        pending.append(line)
+        if compile_command("\n".join(pending)) is not None:
+            pending = []
+    assert not pending
