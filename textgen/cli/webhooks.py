@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from http import HTTPStatus
 
 import click
 
@@ -28,8 +29,11 @@ def test_address(url: str, as_json: bool) -> None:
     if as_json:
         screen.write_json({"delivered": answer.is_success, **asdict(answer)})
     else:
+        what = "not taken" if answer.reason == "status" else answer.reason or "delivered"
         status = f" (status {answer.status_code})" if answer.status_code else ""
-        click.echo(f"{'delivered' if answer.is_success else answer.reason}{status}, {answer.duration_ms} ms")
+        click.echo(f"{what}{status}, {answer.duration_ms} ms")
+        if answer.status_code == HTTPStatus.GONE:
+            click.echo("A delivery that is answered so ends all that is due to the address, for a week.")
     if not answer.is_success:
         raise click.exceptions.Exit(exits.FAILED)
 
