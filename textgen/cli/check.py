@@ -15,7 +15,8 @@ from textgen.cli.fields import json_option
 def check(as_json: bool) -> None:
     """Look whether settings, broker, store and engines are fit for work.
 
-    It reads the settings, reaches broker and store, and asks the provider of each engine that is set up.
+    It reads the settings, reaches broker and store, and asks the provider of each engine that is set up: all
+    as this machine has it, also with TEXTGEN_URL set.
 
     What is wrong is said with the setting that mends it; the exit code is then 1. What only may be wrong is
     said as `warn`; with --json, on stderr. Engines that nobody has set up are passed over.

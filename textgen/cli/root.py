@@ -97,7 +97,8 @@ def cli() -> None:
     """Generate text in the background: submit prompts, follow, list and cancel them.
 
     With TEXTGEN_URL set, commands go over HTTP to that server; otherwise straight to broker and store:
-    those that the settings name, or those of your running `textgen up`.
+    those that the settings name, or those of your running `textgen up`. `check` and `engines` look at this
+    machine either way; `monitor`, `dead`, `keys` and `webhooks` do not go over HTTP.
     """
 
 

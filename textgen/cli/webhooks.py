@@ -10,11 +10,15 @@ import click
 from textgen.caller import Caller
 from textgen.cli import exits
 from textgen.cli.fields import json_option
+from textgen.cli.straight import StraightGroup
 
 
-@click.group()
+@click.group(cls=StraightGroup)
 def webhooks() -> None:
-    """Test an address, show or rotate the secret that signs, look at deliveries."""
+    """Test an address, show or rotate the secret that signs, look at deliveries.
+
+    These commands go straight to the store, and refuse to with TEXTGEN_URL set; /docs has them over HTTP.
+    """
 
 
 @webhooks.command("test")
