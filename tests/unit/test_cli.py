@@ -11,14 +11,16 @@ import pytest
 from click.testing import CliRunner
 
 from textgen.cli import cli, exits
-from textgen.cli.root import COMMANDS
+from textgen.cli.root import COMMANDS, error_line
 from textgen.errors import (
     BrokerUnavailable,
     ConfigurationError,
     InvalidRequest,
+    StoreForbidden,
     StoreUnavailable,
     TaskFinished,
     TextgenError,
+    Unavailable,
     UnknownTask,
     WaitTimeout,
 )
@@ -89,6 +91,22 @@ def test_an_error_is_one_line_and_an_exit_code(monkeypatch, error, code):
     assert result.stdout == ""
     assert result.stderr.startswith("Error: x")
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "is_told"),
+    [({}, True), ({"REDIS_URL": "redis://x"}, False), ({"RABBITMQ_HOST": "x"}, False)],
+)
+def test_where_nothing_runs_an_error_says_how_to_start_it(monkeypatch, variables, is_told):
+    for name in ("CELERY_BROKER_URL", "REDIS_URL"):
+        monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("textgen.settings.get_settings", get_settings.__wrapped__)
+    for error in (BrokerUnavailable("x"), StoreUnavailable("x")):
+        assert ("`make run` or `textgen up`" in error_line(error)) is is_told
+    for error in (Unavailable("x"), StoreForbidden("x")):
+        assert "make run" not in error_line(error)
 
 
 @pytest.mark.parametrize(
