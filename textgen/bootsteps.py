@@ -164,6 +164,9 @@ def _set_up(name: str) -> None:
     except (ConfigurationError, EngineError) as exc:
         log.error("an engine does not work here", engine=name, reason=str(exc))
         return
+    except Exception as exc:  # noqa: BLE001 - a bug of one engine is nothing to the others
+        log.error("an engine broke", engine=name, where=logs.outline(exc))
+        return
     # of the children of a prefork pool one is enough; other pools have no children, and no index
     if engine.is_remote and getattr(current_process(), "index", 0) == 0:
         threading.Thread(target=_ask, args=(engine,), name="ask-provider", daemon=True).start()
@@ -177,6 +180,8 @@ def _ask(engine: engines.Engine) -> None:
         log.error("an engine's provider refuses", engine=engine.name, reason=str(exc))
     except EngineError as exc:
         log.warning("an engine's provider could not be asked", engine=engine.name, reason=str(exc))
+    except Exception as exc:  # noqa: BLE001 - as above
+        log.error("an engine broke", engine=engine.name, where=logs.outline(exc))
 
 
 class Housekeeping(bootsteps.StartStopStep):

@@ -45,7 +45,7 @@ class EngineState:
                 parts.append(f"{known.told[kind]} {kind} left")
         if known.waiting:
             parts.append(f"{known.waiting} wait for room")
-        return ", ".join(parts) or "well"
+        return ", ".join(parts) or "circuit closed"
 
 
 def engine_states() -> list[EngineState]:

@@ -16,7 +16,7 @@ import structlog
 from textgen import engine_limits, engines, routes
 from textgen.calls import Call
 from textgen.engines.base import Allowance, Chunk, Finish
-from textgen.errors import ConfigurationError, StoreUnavailable
+from textgen.errors import StoreUnavailable
 from textgen.lifecycle import Record
 from textgen.routes import Entry
 from textgen.settings import Settings
@@ -136,7 +136,7 @@ class Gate:
 
 def candidate(engine: str, settings: Settings) -> Candidate:
     """What has to be asked before an engine is called; without an account, nothing."""
-    with suppress(ConfigurationError):  # it says so when it is called
+    with suppress(Exception):  # whatever it is, it says so when it is called
         kind, limit = engines.engine_class(engine), engine_limits.of(engine, settings)
         if kind.is_remote or limit.is_one:
             window_ms = int(limit.window_s * 1000)

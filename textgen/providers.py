@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from contextlib import suppress
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, Field, SecretStr
+
+
+def _address(value: str) -> str:
+    value = value.strip()
+    with suppress(ValueError):
+        parts = urlsplit(value)
+        if not value or (re.fullmatch(r"https?://\S+", value) and parts.hostname and parts.port != 0):
+            return value
+    raise ValueError("must be an address such as http://127.0.0.1:9000/v1")
+
+
+def _carried(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value().strip()
+    if not (text.isascii() and text.isprintable()):
+        raise ValueError("has characters that no header carries: it must be printable ASCII")
+    return SecretStr(text)
+
+
+#: Where a provider is; empty: where it always is.
+Address = Annotated[str, AfterValidator(_address)]
+#: What is sent in a header.
+HeaderValue = Annotated[SecretStr, AfterValidator(_carried)]
 
 
 class ProviderSettings(BaseModel):
     """The part of the settings that is about providers."""
 
-    openai_api_key: SecretStr = Field(
+    openai_api_key: HeaderValue = Field(
         SecretStr(""), validation_alias="OPENAI_API_KEY", description="Key of the engine `openai`."
     )
     openai_model: str = Field("", validation_alias="OPENAI_MODEL", description="Its model.")
@@ -20,7 +45,7 @@ class ProviderSettings(BaseModel):
     openai_temperature: float | None = Field(
         None, ge=0, le=2, validation_alias="OPENAI_TEMPERATURE", description="Its temperature."
     )
-    openai_base_url: str = Field(
+    openai_base_url: Address = Field(
         "",
         validation_alias="OPENAI_BASE_URL",
         description="Where it is: OpenAI, or any server that speaks as it does.",
@@ -28,7 +53,7 @@ class ProviderSettings(BaseModel):
     openai_api: Literal["chat", "responses"] = Field(
         "chat", validation_alias="OPENAI_API", description="Chat Completions, or Responses."
     )
-    anthropic_api_key: SecretStr = Field(
+    anthropic_api_key: HeaderValue = Field(
         SecretStr(""), validation_alias="ANTHROPIC_API_KEY", description="Key of the engine `anthropic`."
     )
     anthropic_model: str = Field("", validation_alias="ANTHROPIC_MODEL", description="Its model.")
@@ -38,7 +63,7 @@ class ProviderSettings(BaseModel):
     anthropic_temperature: float | None = Field(
         None, ge=0, le=1, validation_alias="ANTHROPIC_TEMPERATURE", description="Its temperature."
     )
-    anthropic_base_url: str = Field(
+    anthropic_base_url: Address = Field(
         "", validation_alias="ANTHROPIC_BASE_URL", description="Where it is: Anthropic, or another server."
     )
     servers: SecretStr = Field(

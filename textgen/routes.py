@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, model_validator
 
 from textgen import engines, prices, tables
 from textgen.errors import ConfigurationError
@@ -63,30 +63,49 @@ class _Weighted(BaseModel):
     engine: str
     weight: float = Field(1.0, gt=0, le=1e6, allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_text(cls, given: Any) -> Any:
+        return _in_full(given, str, "engine")
+
 
 class _Named(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     by: Order = "order"
-    engines: list[str | _Weighted]
+    engines: list[_Weighted]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_list(cls, given: Any) -> Any:
+        return _in_full(given, list, "engines")
+
+
+def _in_full(given: Any, kind: type, field: str) -> Any:
+    """An object, of which `field` alone may be given; it is of this kind."""
+    if isinstance(given, kind):
+        return {field: given}
+    if not isinstance(given, dict):
+        raise ValueError(f"must be an object, or what its `{field}` would be")
+    return given
 
 
 _Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
-_TABLE: TypeAdapter[dict[_Name, list[str] | _Named]] = TypeAdapter(dict[_Name, list[str] | _Named])
+_TABLE: TypeAdapter[dict[_Name, _Named]] = TypeAdapter(dict[_Name, _Named])
 
 
 @lru_cache(maxsize=8)
 def _named(text: str) -> dict[str, Route]:
     """The routes of `TEXTGEN_ROUTES`."""
     found = {}
-    for name, given in tables.read(text, _TABLE, "TEXTGEN_ROUTES").items():
-        route = _Named(engines=[*given]) if isinstance(given, list) else given
-        listed = [one if isinstance(one, _Weighted) else _Weighted(engine=one) for one in route.engines]
+    for name, route in tables.read(text, _TABLE, "TEXTGEN_ROUTES").items():
         try:
             if name in engines.names():
                 raise ValueError("is the name of an engine")
-            entries = _entries([one.engine for one in listed])
-            weighted = [replace(entry, weight=one.weight) for entry, one in zip(entries, listed, strict=True)]
+            entries = _entries([one.engine for one in route.engines])
+            weighted = [
+                replace(entry, weight=one.weight) for entry, one in zip(entries, route.engines, strict=True)
+            ]
             found[name] = Route(tuple(weighted), route.by)
         except ValueError as exc:
             raise ConfigurationError(f"TEXTGEN_ROUTES: {name}: {exc}") from None
@@ -207,7 +226,7 @@ def _draw(task_id: str, entry: Entry) -> float:
 
 def model_of(entry: Entry, settings: Settings) -> str | None:
     """The model that writes the text, as far as the settings tell."""
-    with suppress(ConfigurationError):  # it says so when it is called
+    with suppress(Exception):  # whatever it is, it says so when it is called
         return entry.model or engines.engine_class(entry.engine).default_model(settings)
     return None
 
@@ -234,7 +253,7 @@ def most_tokens(record: Record, settings: Settings, entries: Iterable[Entry] = (
 
 def default_tokens(entry: Entry, settings: Settings) -> int:
     """Tokens of a text for which no length is asked, as far as the settings tell."""
-    with suppress(ConfigurationError):  # it says so when it is called
+    with suppress(Exception):  # whatever it is, it says so when it is called
         return engines.engine_class(entry.engine).default_max_tokens(settings)
     return settings.max_tokens
 

@@ -6,12 +6,13 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, TypeAdapter
 
 from textgen import tables
 from textgen.errors import ConfigurationError
+from textgen.providers import Address, HeaderValue
 from textgen.settings import Settings
 
 #: Where servers of these names listen, as their own documentation has it: docs.vllm.ai "OpenAI-Compatible
@@ -27,6 +28,8 @@ PRESETS: Mapping[str, str] = MappingProxyType(
 )
 #: What a server may be called: commas and slashes have a meaning where engines are named.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+#: What a header may be called (RFC 9110, token).
+HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
 
 
 class Server(BaseModel):
@@ -35,13 +38,13 @@ class Server(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     #: Empty: the provider's own.
-    base_url: str = Field("", pattern=r"^(https?://[^\s]+)?$")
-    api_key: SecretStr = SecretStr("")
+    base_url: Address = ""
+    api_key: HeaderValue = SecretStr("")
     model: str = ""
     #: How OpenAI's engine speaks to it.
     api: Literal["chat", "responses"] = "chat"
     #: Sent along with every request; they may hold secrets.
-    headers: dict[str, SecretStr] = Field(default_factory=dict)
+    headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
     #: Of Azure's API with deployments; `model` is then the name of one.
     api_version: str = ""
     #: 0: `TEXTGEN_MAX_TOKENS`.

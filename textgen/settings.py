@@ -21,7 +21,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from textgen.address import running_address
 from textgen.errors import ConfigurationError
 from textgen.fallbacks import FallbackSettings
-from textgen.providers import ProviderSettings
+from textgen.providers import HeaderValue, ProviderSettings
 from textgen.quotas import QuotaSettings
 from textgen.reuse import CacheSettings
 
@@ -213,7 +213,7 @@ class Settings(FallbackSettings, CacheSettings, QuotaSettings, ProviderSettings,
         description="A key with every scope that needs no store: `tg_` and 32 random characters or more. "
         "With it set, keys are required.",
     )
-    api_key: SecretStr = Field(
+    api_key: HeaderValue = Field(
         SecretStr(""), description="The key that the command line and the client show to `TEXTGEN_URL`."
     )
 
@@ -371,14 +371,16 @@ def get_settings() -> Settings:
         return Settings(_secrets_dir=SECRETS if SECRETS.is_dir() else None)
     except ValidationError as exc:
         problems = "; ".join(
-            f"{error['loc'][0] if error['loc'] else 'settings'}: {error['msg']}"
+            f"{variable(str(error['loc'][0]))}: {error['msg'].removeprefix('Value error, ')}"
             for error in exc.errors(include_input=False, include_url=False)
         )
-        raise ConfigurationError(f"wrong settings: {problems}") from exc
+        raise ConfigurationError(problems) from exc
 
 
 def variable(name: str) -> str:
-    """The environment variable that sets field `name`."""
+    """The environment variable that sets field `name`; a name that is a variable's is its own."""
+    if name not in Settings.model_fields:
+        return name
     alias = Settings.model_fields[name].validation_alias
     if isinstance(alias, AliasChoices):
         return str(alias.choices[0])

@@ -55,8 +55,8 @@ def installed(document: Path) -> Path:
     """A folder in which the package that `document` shows is installed by pip."""
     package, target = new_folder("example"), new_folder("installed")
     files = dict(FILE.findall(document.read_text()))
-    assert {"my_engine.py", "pyproject.toml"} <= files.keys()
-    for name in ("my_engine.py", "pyproject.toml"):
+    names = ("echo_engine.py" if document.name == "README.md" else "my_engine.py", "pyproject.toml")
+    for name in names:
         (package / name).write_text(files[name])
     command = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
     command += ["--no-deps", "--target", str(target), str(package)]
@@ -83,6 +83,15 @@ def test_the_engine_in_the_documentation_refuses_what_it_cannot_follow(
     for asked in ({"temperature": 0.0}, {"seed": 0}, {"stop": ("x",)}, {"model": "m"}):
         with pytest.raises(EngineUnusable):
             next(engine.generate(replace(plain, **asked)))
+
+
+def test_the_engine_in_the_readme_says_that_max_tokens_ended_its_text() -> None:
+    namespace: dict[str, Any] = {}
+    exec(dict(FILE.findall((ROOT / "README.md").read_text()))["echo_engine.py"], namespace)
+    request = EngineRequest("t", 1, ({"role": "user", "content": "Say after me"},), max_tokens=2)
+    for max_tokens, reason in ((2, "length"), (3, "stop")):
+        *_, finish = namespace["EchoEngine"](Settings()).generate(replace(request, max_tokens=max_tokens))
+        assert (finish.reason, finish.usage.prompt_tokens) == (reason, 3)
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,7 @@ def test_check_asks_each_provider_and_finds_nothing_wrong(web: str, env: Environ
         ({"TEXTGEN_SERVERS": '{"lab": {"key": "sk-wrong"}}'}, "settings", "lab.key"),
         ({"TEXTGEN_SERVERS": "sk-wrong"}, "settings", "TEXTGEN_SERVERS"),
         ({"TEXTGEN_ENGINE": "nobody"}, "default engine", "TEXTGEN_ENGINE"),
-        ({"TEXTGEN_MAX_TOKENS": "many"}, "settings", "max_tokens"),
+        ({"TEXTGEN_MAX_TOKENS": "many"}, "settings", "TEXTGEN_MAX_TOKENS"),
     ],
 )
 def test_check_says_what_is_wrong_and_which_setting_mends_it(

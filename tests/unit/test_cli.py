@@ -11,18 +11,21 @@ import pytest
 from click.testing import CliRunner
 
 from textgen.cli import cli, exits
-from textgen.cli.root import COMMANDS
+from textgen.cli.root import COMMANDS, error_line
 from textgen.errors import (
     BrokerUnavailable,
     ConfigurationError,
     InvalidRequest,
+    StoreForbidden,
     StoreUnavailable,
     TaskFinished,
     TextgenError,
+    Unavailable,
     UnknownTask,
     WaitTimeout,
 )
 from textgen.lifecycle import Record, Status, new_task_id
+from textgen.settings import get_settings
 
 
 def loaded_by(*arguments: str) -> set[str]:
@@ -88,6 +91,42 @@ def test_an_error_is_one_line_and_an_exit_code(monkeypatch, error, code):
     assert result.stdout == ""
     assert result.stderr.startswith("Error: x")
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "is_told"),
+    [({}, True), ({"REDIS_URL": "redis://x"}, False), ({"RABBITMQ_HOST": "x"}, False)],
+)
+def test_where_nothing_runs_an_error_says_how_to_start_it(monkeypatch, variables, is_told):
+    for name in ("CELERY_BROKER_URL", "REDIS_URL"):
+        monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("textgen.settings.get_settings", get_settings.__wrapped__)
+    for error in (BrokerUnavailable("x"), StoreUnavailable("x")):
+        assert ("`make run` or `textgen up`" in error_line(error)) is is_told
+    for error in (Unavailable("x"), StoreForbidden("x")):
+        assert "make run" not in error_line(error)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["dead", "list"],
+        ["dead", "purge", "--yes"],
+        ["keys", "create", "--name", "x"],
+        ["webhooks", "deliveries", new_task_id()],
+        ["webhooks", "secret", "rotate"],
+    ],
+)
+def test_what_does_not_go_over_http_refuses_where_the_others_do(monkeypatch, arguments):
+    monkeypatch.setenv("TEXTGEN_URL", "http://127.0.0.1:1")
+    monkeypatch.setattr("textgen.settings.get_settings", get_settings.__wrapped__)
+    result = CliRunner().invoke(cli, arguments, prog_name="textgen")
+    assert result.exit_code == exits.USAGE
+    assert f"`textgen {' '.join(arguments[: 2 + (arguments[1] == 'secret')])}` goes straight" in result.stderr
+    assert "unset TEXTGEN_URL" in result.stderr
+    assert CliRunner().invoke(cli, [*arguments[:2], "--help"]).exit_code == 0
 
 
 def test_several_outcomes_come_to_the_worst_of_their_codes():

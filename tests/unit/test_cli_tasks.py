@@ -10,8 +10,10 @@ from click.testing import CliRunner
 
 from tests.unit.scripted_client import ScriptedClient, completed, failed
 from textgen.cli import cli
+from textgen.engine_states import EngineState
 from textgen.errors import StoreUnavailable
 from textgen.lifecycle import Record, Status, new_task_id
+from textgen.store.permits import Account
 
 CANARY = "canary-7261"
 
@@ -116,6 +118,11 @@ def test_monitor_once_shows_counts_queues_workers_and_tasks(client):
     for shown in ("COMPLETED 1", "CANCELLED 0", "text_generation_tasks 4", "w1@host", "taken over 2"):
         assert shown in result.stdout
     assert client.done.task_id in result.stdout
+
+
+def test_monitor_says_of_an_engine_no_more_than_is_known():
+    account = Account("closed", 0, 0.0, 0.0, 0, 0, 0, {}, {})
+    assert EngineState("openai", 0, 0, 60.0, account).words() == "circuit closed"
 
 
 @pytest.mark.parametrize("arguments", [["--once"], ["--once", "--json"]])

@@ -125,9 +125,11 @@ def test_the_description_of_a_request_takes_and_refuses_the_same(monkeypatch: py
         ({"x": ["openai", "openai"]}, "TEXTGEN_ROUTES: x: entry 2 was named before"),
         ({"openai": ["local"]}, "TEXTGEN_ROUTES: openai: is the name of an engine"),
         ({"two words": ["local"]}, "TEXTGEN_ROUTES: two words"),
-        ({"x": {"by": "luck", "engines": ["local"]}}, "TEXTGEN_ROUTES: x"),
-        ({"x": {"engines": [{"engine": "local", "weight": 0}]}}, "TEXTGEN_ROUTES: x"),
-        ({"x": {"engine": ["local"]}}, "TEXTGEN_ROUTES: x"),
+        ({"x": {"by": "luck", "engines": ["local"]}}, "ROUTES: x.by: .* 'order', 'weight' or 'cost'"),
+        ({"x": {"engines": [{"engine": "local", "weight": 0}]}}, "ROUTES: x.engines.0.weight: "),
+        ({"x": {"engine": ["local"]}}, "TEXTGEN_ROUTES: x.engines: Field required"),
+        ({"x": "local"}, "TEXTGEN_ROUTES: x: must be an object, or what its `engines` would be"),
+        ({"x": ["local", 7]}, "TEXTGEN_ROUTES: x.engines.1: must be an object, or what its `engine` would"),
     ],
 )
 def test_a_table_of_routes_that_is_wrong_says_where(table: Any, reason: str) -> None:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import click
 
 from textgen.cli.fields import json_option
+from textgen.cli.straight import StraightGroup
 
 
-@click.group()
+@click.group(cls=StraightGroup)
 def dead() -> None:
     """Look at dead letters, submit them again, delete them.
 
     A dead letter is a message that was no task, or a task that failed in every attempt allowed.
+
+    These commands go straight to broker and store, and refuse to with TEXTGEN_URL set; over HTTP there is
+    /v1/dead-letters.
     """
 
 

@@ -22,8 +22,9 @@ SHOWN = 5
 def engines(check: bool, as_json: bool) -> None:
     """List the engines: models, prices, limits, and what keeps each from working.
 
-    Looks at this machine and its settings: a worker elsewhere may have others. With --check the exit
-    code is 1 if the default engine cannot work.
+    Looks at this machine and its settings, also with TEXTGEN_URL set: a worker elsewhere may have others, and
+    a server tells its own by GET /v1/engines. With --check the exit code is 1 if the default engine cannot
+    work.
     """
     from rich.table import Table
 
@@ -53,5 +54,5 @@ def _row(entry: Entry) -> tuple[str, ...]:
         "\n".join(models[:SHOWN] + more),
         "\n".join(f"{model}: {price.prompt:g} / {price.completion:g}" for model, price in entry.prices),
         ", ".join(f"{name} {value}" for name, value in (entry.limits or {}).items()),
-        entry.why,
+        entry.why or entry.doubt,
     )

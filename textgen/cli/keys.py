@@ -11,6 +11,7 @@ import click
 
 from textgen.caller import Limits
 from textgen.cli.fields import json_option
+from textgen.cli.straight import StraightGroup
 
 if TYPE_CHECKING:
     from textgen.api_keys import ApiKey
@@ -43,11 +44,11 @@ def _as_limits(ctx: click.Context, param: click.Parameter, values: tuple[str, ..
     return Limits(**limits)
 
 
-@click.group()
+@click.group(cls=StraightGroup)
 def keys() -> None:
     """Make API keys, list them, replace and revoke them.
 
-    These commands go straight to the store, also with TEXTGEN_URL set.
+    These commands go straight to the store, and refuse to with TEXTGEN_URL set.
     """
 
 

@@ -13,7 +13,7 @@ import click
 
 from textgen import __version__
 from textgen.cli import exits
-from textgen.errors import TextgenError, Unavailable
+from textgen.errors import BrokerUnavailable, StoreForbidden, StoreUnavailable, TextgenError, Unavailable
 
 #: Command → where it is, and its line in `textgen --help`.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -87,8 +87,18 @@ class LazyGroup(click.Group):
 def error_line(exc: TextgenError) -> str:
     """Say in one line what went wrong."""
     message = " ".join(str(exc).split()) or type(exc).__name__
+    is_away = isinstance(exc, (BrokerUnavailable, StoreUnavailable)) and not isinstance(exc, StoreForbidden)
+    if is_away and _is_nowhere():
+        return f"Error: {message}; no stack runs here: start one by `make run` or `textgen up`"
     later = f" (try again in {exc.retry_after_s} s)" if isinstance(exc, Unavailable) else ""
     return f"Error: {message}{later}"
+
+
+def _is_nowhere() -> bool:
+    """Whether nothing says where broker and store are: no setting, and no stack of this user's that runs."""
+    from textgen.settings import CONNECTION_FIELDS, get_settings
+
+    return not get_settings().model_fields_set & CONNECTION_FIELDS
 
 
 @click.group(cls=LazyGroup, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
@@ -97,7 +107,8 @@ def cli() -> None:
     """Generate text in the background: submit prompts, follow, list and cancel them.
 
     With TEXTGEN_URL set, commands go over HTTP to that server; otherwise straight to broker and store:
-    those that the settings name, or those of your running `textgen up`.
+    those that the settings name, or those of your running `textgen up`. `check` and `engines` look at this
+    machine either way; `monitor`, `dead`, `keys` and `webhooks` do not go over HTTP.
     """
 
 

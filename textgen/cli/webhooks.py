@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from http import HTTPStatus
 
 import click
 
 from textgen.caller import Caller
 from textgen.cli import exits
 from textgen.cli.fields import json_option
+from textgen.cli.straight import StraightGroup
 
 
-@click.group()
+@click.group(cls=StraightGroup)
 def webhooks() -> None:
-    """Test an address, show or rotate the secret that signs, look at deliveries."""
+    """Test an address, show or rotate the secret that signs, look at deliveries.
+
+    These commands go straight to the store, and refuse to with TEXTGEN_URL set; /docs has them over HTTP.
+    """
 
 
 @webhooks.command("test")
@@ -28,8 +33,11 @@ def test_address(url: str, as_json: bool) -> None:
     if as_json:
         screen.write_json({"delivered": answer.is_success, **asdict(answer)})
     else:
+        what = "not taken" if answer.reason == "status" else answer.reason or "delivered"
         status = f" (status {answer.status_code})" if answer.status_code else ""
-        click.echo(f"{'delivered' if answer.is_success else answer.reason}{status}, {answer.duration_ms} ms")
+        click.echo(f"{what}{status}, {answer.duration_ms} ms")
+        if answer.status_code == HTTPStatus.GONE:
+            click.echo("A delivery that is answered so ends all that is due to the address, for a week.")
     if not answer.is_success:
         raise click.exceptions.Exit(exits.FAILED)
 
