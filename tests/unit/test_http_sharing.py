@@ -72,7 +72,7 @@ def test_a_named_site_may_call_and_another_may_not(web: Callable[..., FlaskClien
 def test_what_is_no_origin_is_refused(web: Callable[..., FlaskClient]) -> None:
     from textgen.errors import ConfigurationError
 
-    with pytest.raises(ConfigurationError, match="cors_origins"):
+    with pytest.raises(ConfigurationError, match="TEXTGEN_CORS_ORIGINS"):
         web("app.example.com")
 
 

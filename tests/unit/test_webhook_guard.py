@@ -134,7 +134,7 @@ def test_further_ports_can_be_allowed() -> None:
 def test_an_allow_list_that_is_none_is_a_wrong_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEXTGEN_WEBHOOK_ALLOW", "10.0.0.0/99")
     get_settings.cache_clear()
-    with pytest.raises(ConfigurationError, match="webhook_allow"):
+    with pytest.raises(ConfigurationError, match="TEXTGEN_WEBHOOK_ALLOW"):
         get_settings()
     get_settings.cache_clear()
 
