@@ -66,7 +66,7 @@ def by_stack(request: EngineRequest) -> Outcome:
     from textgen.tasks import generate
 
     began, first = time.monotonic(), 0.0
-    asked = {"max_tokens": request.max_tokens, "seed": request.seed}
+    asked = {"max_tokens": request.max_tokens, "seed": request.seed, "cache": False}
     task_id = generate.delay(request.messages[0]["content"], **asked).id
     for event in client.stream(task_id):
         if event and event.type == "chunk":

@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 #: Characters held back while the store is away; then the attempt waits for it.
 MAX_UNWRITTEN_CHARS = 1_000_000
 #: Seconds in which text that is in flow is gathered before it is written.
-GATHER_S = 0.04
+GATHER_S = 0.03
 #: Seconds between two chunks from which on text is not in flow: the attempt writes it itself, and knows at
 #: that very chunk if it has to stop.
 SLOW_S = 0.2
@@ -204,6 +204,7 @@ class Writer:
     def _run(self) -> None:
         while True:
             self._is_due.wait()
+            time.sleep(GATHER_S)  # streams of one model, or of one provider, move at the same moments
             self._is_due.clear()
             with self._lock:
                 due, self._due = self._due, set()
@@ -211,7 +212,8 @@ class Writer:
             for draft in due:
                 if draft.has_more:
                     self.add(draft)
-            time.sleep(GATHER_S if is_well else PAUSE_S)
+            if not is_well:
+                time.sleep(PAUSE_S)
 
     def write(self, drafts: Iterable[Draft]) -> bool:
         """Write what drafts hold, in one round trip; False where the store is away and they keep it."""
