@@ -8,16 +8,21 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from textgen import broker, messages, outcomes, queues
-from textgen.errors import BrokerUnavailable, InvalidRequest
+from textgen.errors import BrokerUnavailable, InvalidRequest, StoreBroken
 from textgen.lifecycle import Failure, Record, Status, is_task_id, iso_time, new_task_id
 from textgen.settings import Settings
-from textgen.store import Store, graveyard, log, schedules
+from textgen.store import Store, graveyard, schedules
 from textgen.store.answers import Control, Moved
 from textgen.store.graveyard import DeadLetter
+from textgen.store.log import read as read_log
 
 if TYPE_CHECKING:
     from celery import Celery
+
+log = structlog.get_logger(__name__)
 
 #: Dead letters moved in one round.
 AT_ONCE = 100
@@ -83,7 +88,10 @@ class DeadLetters:
         letter = _letter(message, headers, self.store.now_ms())
         if is_task_id(headers.get("id")):
             kind = "invalid_message" if messages.REASON in headers else "dead_letter"
-            self._fail(letter.id, Failure(kind, f"the message was rejected: {letter.reason}"))
+            try:
+                self._fail(letter.id, Failure(kind, f"the message was rejected: {letter.reason}"))
+            except StoreBroken as exc:  # one letter holds up no others
+                log.error("task of a dead letter left as it is", task_id=letter.id, reason=str(exc))
         self._keep(message, headers, letter)
         graveyard.bury(self.store, letter)
         schedules.count(self.store, "dead-lettered")
@@ -139,7 +147,7 @@ def attempts(store: Store, control: Control, task_id: str) -> list[dict[str, Any
     """What became of each attempt of a task, from its event log: {`attempt`, `at`, `ended`}."""
     found: dict[int, dict[str, Any]] = {}
     after: str | None = None
-    while page := log.read(store, task_id, after):
+    while page := read_log(store, task_id, after):
         after = page[-1].id
         for event in page:
             if event.type == "state" and event.attempt:

@@ -237,6 +237,18 @@ def test_a_bad_message_with_the_id_of_a_task_leaves_a_record_that_says_why(
     assert store.ttl(f"task:{letter.headers['id']}") > 0
 
 
+def test_a_bad_message_whose_task_cannot_be_failed_holds_up_no_other(
+    broker: Broker, store: redis.Redis, worker: WorkerProcess
+) -> None:
+    odd, other = headers(retries="none"), headers(retries="none")
+    store.set(f"state:{{task:{odd['id']}}}", "something else")
+    for bad in (odd, other):
+        broker.put(Bad("odd", "", headers=bad))
+    wait_until(lambda: broker.count(DEAD) == 2, 30, "both are dead letters")
+    assert {letter.headers["id"] for letter in broker.take_all(DEAD)} == {odd["id"], other["id"]}
+    assert record(store, other["id"])["status"] == "FAILED"
+
+
 # Messages that are odd, and yet none of them is bad
 
 
