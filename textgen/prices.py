@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
@@ -16,6 +17,9 @@ from textgen.settings import Settings
 
 #: Nanodollars of a dollar.
 NANO = 1_000_000_000
+#: The highest price: with more, what a task costs would be beyond what Redis counts exactly.
+MAX_PRICE = 100_000
+_Dollars = Annotated[float, Field(ge=0, le=MAX_PRICE, allow_inf_nan=False)]
 
 
 class Price(BaseModel):
@@ -23,9 +27,9 @@ class Price(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    prompt: float = Field(ge=0, allow_inf_nan=False)
-    completion: float = Field(ge=0, allow_inf_nan=False)
-    cached: float | None = Field(None, ge=0, allow_inf_nan=False)
+    prompt: _Dollars
+    completion: _Dollars
+    cached: _Dollars | None = None
 
     @property
     def prompt_nano(self) -> float:
