@@ -151,7 +151,7 @@ class Call(autopipeline._Call):
         super().close()
 
     def open(self):
-        if self.group and next(lots) % 5 == 0:  # just as it is to send what others wait for
+        if self.others is not None and next(lots) % 5 == 0:  # just as it is to send what others wait for
             self.greenlet.kill(block=False)
         super().open()
 

@@ -31,9 +31,15 @@ class _Call:
         self.commands = commands
         self.answers: list[Any] = []
         self.error: BaseException | None = None
-        #: What this call's thread is to send: the call itself, and others. Empty: another thread sends it.
-        self.group: list[_Call] = []
+        #: What this call's thread is to send along with it. None: another thread sends it.
+        self.others: list[_Call] | None = None
         self._gate = threading.Lock()
+
+    def take_error(self) -> BaseException:
+        """The error, which is forgotten: its traceback leads here, and to the client."""
+        error, self.error = self.error, None
+        assert error is not None
+        return error
 
     def close(self) -> None:
         """Have `wait` wait; called before another thread can see the call."""
@@ -65,10 +71,10 @@ class AutoPipelining(redis.Redis):
         self._encode = Encoder(encoder.encoding, "strict", decode_responses=False).encode
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        (answer,) = self.together([(args, options)])
-        if isinstance(answer, redis.RedisError):
-            raise answer
-        return answer
+        answers = self.together([(args, options)])
+        if isinstance(answers[0], redis.RedisError):
+            raise answers.pop()  # what kept it here would keep the client with its connections, too
+        return answers[0]
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
         return super().pipeline(transaction, shard_hint) if transaction else _Batch(self)
@@ -84,16 +90,16 @@ class AutoPipelining(redis.Redis):
         with self._lock:
             if self._under_way < AT_ONCE:
                 self._under_way += 1
-                call.group = [call]
+                call.others = []
             else:
                 call.close()
                 self._line.append(call)
-        if not call.group:
+        if call.others is None:
             self._wait(call)
-        if call.group:
-            self._send(call.group)
+        if call.others is not None:
+            self._send(call, call.others)
         if call.error is not None:
-            raise call.error
+            raise call.take_error()
         return call.answers
 
     def _encoded(self, args: tuple[Any, ...], options: dict[str, Any]) -> Command:
@@ -107,20 +113,20 @@ class AutoPipelining(redis.Redis):
             with self._lock:
                 if call in self._line:
                     self._line.remove(call)
-                elif call.group:
-                    self._line.extendleft(reversed(call.group[1:]))
+                elif call.others is not None:
+                    self._line.extendleft(reversed(call.others))
                     self._next()
             raise
 
-    def _send(self, group: list[_Call]) -> None:
-        others, behind = group[1:], list[_Call]()
+    def _send(self, first: _Call, others: list[_Call]) -> None:
+        behind: list[_Call] = []
         try:
-            self._exchange(group)
+            self._exchange([first, *others])
         except redis.RedisError as exc:
             with self._lock:
                 behind = list(self._line)
                 self._line.clear()
-            for call in (*group, *behind):
+            for call in (first, *others, *behind):
                 call.error = exc
         except BaseException:  # the thread is told to end, or a client's bug: nothing to do with the others
             for call in others:
@@ -137,8 +143,8 @@ class AutoPipelining(redis.Redis):
         if not self._line:
             self._under_way -= 1
             return
-        first = self._line[0]
-        first.group = [self._line.popleft() for _ in range(min(GROUP, len(self._line)))]
+        first = self._line.popleft()
+        first.others = [self._line.popleft() for _ in range(min(GROUP - 1, len(self._line)))]
         first.open()
 
     def _exchange(self, group: list[_Call]) -> None:

@@ -59,11 +59,11 @@ def send(client: redis.Redis, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
     """
     commands = list(commands)
     answers = _send(client, commands)
-    for i, answer in enumerate(answers):
-        if isinstance(answer, redis.exceptions.NoScriptError):
-            answers[i] = client.execute_command("EVAL", source(_names[commands[i][1]]), *commands[i][2:])
-        elif isinstance(answer, Exception):
-            raise answer
+    for i, sent in enumerate(commands):
+        if isinstance(answers[i], redis.exceptions.NoScriptError):
+            answers[i] = client.execute_command("EVAL", source(_names[sent[1]]), *sent[2:])
+        elif isinstance(answers[i], Exception):
+            raise answers.pop(i)  # what kept it here would keep the client with its connections, too
     return answers
 
 
