@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gc
+import threading
+from typing import Any
 
 import pytest
 
-from tests.services import PrivateRedis
+from tests.environment import Environment
+from tests.processes import wait_until
 from textgen.lifecycle import Record, Status, new_task_id
-from textgen.settings import Settings
-from textgen.store import Store, log, subscriber
+from textgen.store import Store, keys, log, open_store, subscriber
 from textgen.store.answers import Terms
-from textgen.store.connection import connect
 from textgen.store.feed import KEPT
 from textgen.store.following import Following
 
 
 @pytest.fixture
-def store(redis_server: PrivateRedis, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    monkeypatch.setattr(subscriber, "_subscribers", {})  # of the process, and so of another store
-    client = connect(Settings(redis_url=redis_server.url_of(redis_server.new_database())))
-    yield Store(client, 60)
-    client.close()
+def store(live: Environment) -> Store:
+    return open_store()
 
 
 def begun(store: Store) -> Record:
@@ -67,3 +65,29 @@ def test_those_who_join_at_different_times_all_get_all(store: Store) -> None:
     whole = log.read(store, record.task_id, limit=10_000)
     for follower in followers:
         assert [event for event in follower if event] == whole[1:]
+
+
+def test_a_follower_that_becomes_garbage_in_the_middle_of_a_call_holds_up_nobody(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = begun(store), begun(store)
+    abandoned = Following(store, first.task_id)
+    assert next(abandoned)
+    del abandoned
+    listeners = subscriber.Listener
+
+    def collecting(*args: Any) -> Any:
+        gc.collect()  # as an allocation may do it, with the lock held
+        return listeners(*args)
+
+    monkeypatch.setattr(subscriber, "Listener", collecting)
+    other, told = Following(store, second.task_id), []
+    thread = threading.Thread(target=lambda: told.append(next(other)), daemon=True)
+    thread.start()
+    thread.join(10)
+    assert told
+    channels = subscriber.subscriber(store)._channels
+    wait_until(lambda: keys.events(first.task_id) not in channels, 10, "the first is let go")
+    assert keys.events(second.task_id) in channels
+    other.close()
+    wait_until(lambda: keys.events(second.task_id) not in channels, 10, "so is the second")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -89,6 +90,9 @@ class Subscriber:
         self.store = store
         self._channels: dict[str, Channel] = {}
         self._lock = threading.Lock()
+        #: Listeners that have gone. Whoever is not followed to its end goes when it is garbage, which may be
+        #: in the middle of a call here, with the lock held.
+        self._gone: deque[tuple[str, Channel, Listener]] = deque()
         connections = store.client.connection_pool.max_connections
         self.reads = threading.BoundedSemaphore(max(1, connections // FOLLOWERS_SHARE))
         #: Those with new text of which their listeners have not been told, and when that is due.
@@ -110,6 +114,7 @@ class Subscriber:
         """
         name = keys.events(task_id)
         with self._lock, translated():
+            self._let_go()
             self._start()
             channel = self._channels.get(name)
             if channel is None:
@@ -124,10 +129,20 @@ class Subscriber:
             self._leave(name, channel, listener)
 
     def _leave(self, name: str, channel: Channel, listener: Listener) -> None:
-        with self._lock:
+        self._gone.append((name, channel, listener))
+        if self._lock.acquire(blocking=False):  # else it is let go by who comes next
+            try:
+                self._let_go()
+            finally:
+                self._lock.release()
+
+    def _let_go(self) -> None:
+        """Forget the listeners that have gone. With the lock held."""
+        while self._gone:
+            name, channel, listener = self._gone.popleft()
             channel.listeners.discard(listener)
-            if channel.listeners:
-                return
+            if channel.listeners or self._channels.get(name) is not channel:
+                continue
             del self._channels[name]
             try:
                 self._pubsub.unsubscribe(name)
@@ -144,6 +159,9 @@ class Subscriber:
 
     def _read(self) -> None:
         while True:
+            if self._gone:
+                with self._lock:
+                    self._let_go()
             wait_s = max(0.0, self._round_at - time.monotonic()) if self._untold else 1.0
             try:
                 message = self._pubsub.get_message(timeout=wait_s)
