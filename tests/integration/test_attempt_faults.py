@@ -12,6 +12,7 @@ import pytest
 from tests.services import PrivateRedis
 from textgen import attempt, persistence
 from textgen.claims import Worker
+from textgen.draft import Writer
 from textgen.engines.base import Chunk, Engine, EngineRequest, Finish
 from textgen.gate import Gate
 from textgen.heartbeat import Heartbeat
@@ -44,6 +45,7 @@ def worker(redis_server: PrivateRedis, monkeypatch: pytest.MonkeyPatch) -> Itera
         settings=settings,
         store=store,
         heartbeat=Heartbeat(store),
+        writer=Writer(store),
         engine=lambda name: engine,
         runs=lambda name: True,
         gate=Gate(store, settings),

@@ -246,7 +246,8 @@ def test_an_end_whose_tokens_are_no_number_changes_nothing(
 
 
 def test_an_end_whose_price_is_beyond_counting_changes_nothing(store: Store, delivery: Delivery) -> None:
-    store.prices = Prices({"local": Price(prompt=1e300, completion=1)}, "local")
+    beyond = Price.model_construct(prompt=1e300, completion=1, cached=None)
+    store.prices = Prices({"local": beyond}, "local")
     ended = completed(claim(store, delivery, "token"), "text")
     name = keys.state(ended.task_id)
     before = store.client.hgetall(name)
