@@ -55,7 +55,7 @@ class Connection(asyncio.Protocol):
         self.stub, self.received = stub, b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport: asyncio.Transport = transport  # type: ignore[assignment]
+        self.transport: asyncio.Transport = transport
         self.stub.counts["connections"] += 1
 
     def data_received(self, data: bytes) -> None:

@@ -83,7 +83,7 @@ class Streams:
     def _read(self) -> None:
         while not self._over.is_set():
             for key, _ in self._selector.select(0.2):
-                connection: socket.socket = key.fileobj  # type: ignore[assignment]
+                connection: socket.socket = key.fileobj
                 found = connection.recv(65_536)
                 if not found:
                     self._selector.unregister(connection)
@@ -99,7 +99,7 @@ class Streams:
         self._over.set()
         self._thread.join()
         for key in list(self._selector.get_map().values()):
-            key.fileobj.close()  # type: ignore[union-attr]
+            key.fileobj.close()
 
 
 def timed(http: httpx.Client, seconds: float) -> tuple[list[float], list[float]]:
@@ -165,7 +165,7 @@ def main(streams: int, seconds: float) -> None:
 
 def _until(condition: object, what: str) -> None:
     until = time.monotonic() + 60
-    while not condition():  # type: ignore[operator]
+    while not condition():
         if time.monotonic() > until:
             raise click.ClickException(f"not within a minute: {what}")
         time.sleep(0.05)

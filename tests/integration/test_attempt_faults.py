@@ -56,7 +56,7 @@ def worker(redis_server: PrivateRedis, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 def run(worker: Worker, *pieces: Chunk | Finish, **params: Any) -> Record:
     """An attempt at a new task, by an engine that yields `pieces`; the record that it leaves."""
-    worker.engine("mock").pieces = pieces  # type: ignore[attr-defined]
+    worker.engine("mock").pieces = pieces
     record = Record(new_task_id(), prompt="hello", params=params)
     submitted = worker.store.submit(record, Terms(60_000, 0, "print"), 600)
     assert submitted.terms is not None
@@ -72,7 +72,7 @@ def run(worker: Worker, *pieces: Chunk | Finish, **params: Any) -> Record:
 def test_an_engine_that_counts_in_fractions_fails_its_attempt_once(
     worker: Worker, params: dict[str, Any]
 ) -> None:
-    usage = Usage(3, 2.5)  # type: ignore[arg-type]
+    usage = Usage(3, 2.5)
     record = run(worker, Chunk("some ", tokens=2), Finish("length", usage), **params)
     assert (record.status, record.result, record.attempt) == (Status.FAILED, "some ", 1)
     assert record.error is not None
@@ -84,7 +84,7 @@ def test_an_engine_that_counts_in_fractions_fails_its_attempt_once(
 
 
 def test_text_that_the_store_will_never_take_fails_its_attempt_once(worker: Worker) -> None:
-    piece = Chunk("some ", tokens=2.5)  # type: ignore[arg-type]
+    piece = Chunk("some ", tokens=2.5)
     record = run(worker, piece, Finish("stop", Usage(3, 2)))
     assert (record.status, record.result, record.attempt) == (Status.FAILED, "some ", 1)
     assert record.error is not None

@@ -67,7 +67,7 @@ def test_each_caller_gets_the_answers_to_its_own_commands(client: redis.Redis) -
             found.append(client.get(f"{number}"))
         return found
 
-    told = at_once([lambda n=n: caller(n) for n in range(CALLERS)])  # type: ignore[misc]
+    told = at_once([lambda n=n: caller(n) for n in range(CALLERS)])
     assert told == [[str(n) for n in range(50) for _ in range(2)]] * CALLERS
 
 

@@ -97,7 +97,7 @@ def members(client: redis.Redis, owner: str) -> dict[str, list[str]]:
 def test_tasks_are_listed_newest_first_to_their_owner_only(store: Store, owner: str) -> None:
     mine = [submit(store, owner).task_id for _ in range(8)]
     submit(store, next(owners))
-    created = {task_id: store.get(task_id).created_at for task_id in mine}  # type: ignore[union-attr]
+    created = {task_id: store.get(task_id).created_at for task_id in mine}
     in_order = sorted(mine, key=lambda one: (created[one], one), reverse=True)
     for size in (1, 2, 3, 8, 100):
         assert listed(store, owner, size) == in_order

@@ -62,7 +62,7 @@ def python(wheel: Path) -> Path:
 
 
 def run(*command: str, **options: object) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, **options)  # type: ignore[call-overload]
+    done = subprocess.run(command, capture_output=True, text=True, **options)
     assert done.returncode == 0, f"{command}:\n{done.stdout}{done.stderr}"
     return str(done.stdout)
 

@@ -52,7 +52,7 @@ SUBJECTS = [
     Subject("mock"),
     Subject("local"),
     *(
-        Subject(name, is_provider=True, slots=4, **more)  # type: ignore[arg-type]
+        Subject(name, is_provider=True, slots=4, **more)
         for name, more in {
             "openai by chat": {},
             "openai by responses": {
@@ -94,7 +94,7 @@ def engine(request: pytest.FixtureRequest, subject: Subject) -> Iterator[Engine]
         made.setup()
     yield made
     if subject.is_provider:
-        made._client.close()  # type: ignore[attr-defined]
+        made._client.close()
 
 
 def at_provider(name: str, url: str) -> Engine:

@@ -52,7 +52,7 @@ def submit(web: FlaskClient, submitted: list[GenerationRequest]) -> Submit:
 
 def assert_problem(answer: TestResponse, status: int) -> dict[str, object]:
     assert (answer.status_code, answer.content_type) == (status, "application/problem+json")
-    shown: dict[str, object] = answer.json  # type: ignore[assignment]
+    shown: dict[str, object] = answer.json
     assert shown["status"] == status
     assert shown.keys() >= {"type", "title", "detail"}
     text = answer.get_data(as_text=True)

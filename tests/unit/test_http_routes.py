@@ -60,7 +60,7 @@ def tell(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def assert_problem(answer: TestResponse, status: int, kind: str = "about:blank") -> dict[str, Any]:
     assert (answer.status_code, answer.content_type) == (status, "application/problem+json")
-    shown: dict[str, Any] = answer.json  # type: ignore[assignment]
+    shown: dict[str, Any] = answer.json
     assert (shown["status"], shown["type"].removeprefix("urn:textgen:problem:")) == (status, kind)
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.headers["X-Request-Id"]
@@ -399,5 +399,5 @@ def answered(lines: list[EventDict]) -> dict[str, Any]:
 
 
 def documented(web: FlaskClient) -> list[tuple[str, str]]:
-    document: dict[str, Any] = web.get("/openapi.json").json  # type: ignore[assignment]
+    document: dict[str, Any] = web.get("/openapi.json").json
     return [(method.upper(), path) for path, operations in document["paths"].items() for method in operations]
