@@ -51,12 +51,17 @@ class Declare(bootsteps.StartStopStep):
 
     requires = ("celery.worker.consumer.connection:Connection",)
 
-    def start(self, c: Any) -> None:
-        settings = get_settings()
-        if not queues.is_rabbitmq(settings):
+    def __init__(self, c: Any, **kwargs: Any) -> None:
+        super().__init__(c, **kwargs)
+        if not queues.is_rabbitmq(get_settings()):  # before a channel is made
             redis_transport.survive_junk()
             redis_transport.survive_loss()
             redis_transport.reuse_clients()
+            redis_transport.wait_for_connections()
+
+    def start(self, c: Any) -> None:
+        settings = get_settings()
+        if not queues.is_rabbitmq(settings):
             redis_transport.count_by_server_time(c.connection)
         consumed = len(serving.consumed(c.app, settings))
         try:

@@ -1,6 +1,7 @@
 """What kombu's Redis transport needs in a worker.
 
-Its deliveries kept, the server's clock to count them by, junk and a lost server not fatal.
+Its deliveries kept, the server's clock to count them by, junk and a lost server not fatal, connections
+enough for all that acknowledge.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from kombu.utils.json import loads
 
 _kombu_connection_parameters = transport.Channel._connparams
 _kombu_create_client = transport.Channel._create_client
+_kombu_get_pool = transport.Channel._get_pool
 
 
 class ServerClock:
@@ -98,6 +100,27 @@ def _create_client(channel: Any, asynchronous: bool = False) -> Any:
     if kept is None or kept.connection_pool is not channel.pool:
         kept = channel._kept_client = _kombu_create_client(channel)
     return kept
+
+
+def wait_for_connections() -> None:
+    """Have threads and greenlets that acknowledge at once wait for one of a channel's few connections.
+
+    Its own pool refuses them, and what is not acknowledged is delivered again.
+    """
+    transport.Channel._get_pool = _get_pool
+
+
+def _get_pool(channel: Any, asynchronous: bool = False) -> Any:
+    made = _kombu_get_pool(channel, asynchronous)
+    if asynchronous:  # the event loop must not wait
+        return made
+    kept = dict(made.connection_kwargs)
+    return redis.BlockingConnectionPool(
+        max_connections=made.max_connections,
+        timeout=kept.get("socket_timeout"),
+        connection_class=made.connection_class,
+        **kept,
+    )
 
 
 def _loads(item: Any) -> Any:

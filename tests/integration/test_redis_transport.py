@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import redis
 from kombu import Connection, Queue
 from kombu.common import ignore_errors
 
@@ -38,3 +41,25 @@ def test_a_channel_makes_one_client_for_all_that_it_publishes(tmp_path: Path) ->
         with connection.default_channel.conn_or_acquire() as after:
             assert after is not first
             assert after.ping()
+
+
+def test_hundreds_acknowledge_at_once(tmp_path: Path) -> None:
+    redis_transport.wait_for_connections()
+    held: list[Any] = []
+    queue, all_ready = Queue("held"), threading.Barrier(200)
+
+    def acknowledge(message: Any) -> None:
+        all_ready.wait(30)
+        message.ack()
+
+    with PrivateRedis(tmp_path) as server, Connection(server.url) as connection:
+        for number in range(all_ready.parties):
+            connection.Producer().publish(number, routing_key=queue.name, declare=[queue])
+        with connection.Consumer([queue], on_message=held.append):
+            while len(held) < all_ready.parties:
+                connection.drain_events(timeout=5)
+            with ThreadPoolExecutor(all_ready.parties) as threads:
+                list(threads.map(acknowledge, held))
+        client = redis.Redis.from_url(server.url)
+        assert client.exists("unacked", "unacked_index", queue.name) == 0
+        assert len(client.client_list()) < 30
