@@ -23,6 +23,7 @@ from textgen import (
     logs,
     persistence,
     queues,
+    redis_intake,
     redis_transport,
     routes,
     serving,
@@ -53,11 +54,12 @@ class Declare(bootsteps.StartStopStep):
 
     def __init__(self, c: Any, **kwargs: Any) -> None:
         super().__init__(c, **kwargs)
-        if not queues.is_rabbitmq(get_settings()):  # before a channel is made
+        if not queues.is_rabbitmq(get_settings()):  # before a channel is made, which keeps its readers
             redis_transport.survive_junk()
             redis_transport.survive_loss()
             redis_transport.reuse_clients()
             redis_transport.wait_for_connections()
+            redis_intake.take_many()
 
     def start(self, c: Any) -> None:
         settings = get_settings()
