@@ -67,13 +67,14 @@ def run(delivery: Delivery, token: str, worker: Worker) -> Parked | Ended:
     """Bring a delivered task to its next state.
 
     Raises:
-        StoreUnavailable: Before anything began.
-        HandBack: A finished text could not be recorded in time.
+        HandBack: The store stayed away before anything began, or when a finished text was to be recorded; or
+            it has lost the task.
+        StoreUnavailable: In between.
     """
-    seat = caching.enter(worker.store, worker.settings, delivery)
+    seat = persist(lambda: caching.enter(worker.store, worker.settings, delivery))
     if seat.waits:
         return _follow(delivery, seat.waits, worker)
-    claim, call = begin(delivery, token, worker, needs_engine=not seat.stored)
+    claim, call = persist(lambda: begin(delivery, token, worker, needs_engine=not seat.stored))
     try:
         if claim.outcome is not Claimed.TAKEN:
             caching.leave(worker.store, seat, delivery.record.task_id)
@@ -336,7 +337,11 @@ class _Attempt:
         return moved
 
     def _stopped(self) -> Ended:
-        """The attempt was told to stop: see to it that a cancel asked for is carried out."""
+        """The attempt was told to stop: see to it that a cancel asked for is carried out.
+
+        Raises:
+            HandBack: Redis has lost the task: its message has to bring it back.
+        """
         task_id = self.record.task_id
         if self.running.ended:
             return Ended(self.store.get(task_id), by_us=True)
@@ -345,7 +350,10 @@ class _Attempt:
         control = persist(lambda: self.store.control(task_id))
         if control and control.cancel:
             return Ended(persist(lambda: outcomes.cancel(self.store, task_id)).record)
-        return Ended(persist(lambda: self.store.get(task_id)))
+        record = persist(lambda: self.store.get(task_id))
+        if record is None and control is None:
+            raise HandBack("Redis has lost the task")
+        return Ended(record)
 
 
 def _used(finish: Finish) -> Usage | None:

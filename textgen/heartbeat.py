@@ -20,7 +20,7 @@ from textgen.lifecycle import Failure, Record
 from textgen.logs import outline
 from textgen.outcomes import ATTEMPT_HUNG, DEADLINE, failed, with_partial
 from textgen.store import Store
-from textgen.store.answers import Verdict
+from textgen.store.answers import Moved, Verdict
 
 log = structlog.get_logger(__name__)
 
@@ -29,6 +29,8 @@ BEATS_PER_LEASE = 4
 #: Seconds that an attempt which was ended from here may take to notice, before a pool's child
 #: process that cannot notice is given up.
 NOTICE_S = 3.0
+#: How a transition that was refused → why the attempt must stop; else it is another's.
+_VERDICTS = {Moved.ABSENT: Verdict.ABSENT, Moved.CANCELLED: Verdict.CANCELLED}
 
 
 @dataclass(eq=False)
@@ -112,12 +114,12 @@ class Heartbeat:
             log.error("heartbeat stumbled", task_id=running.record.task_id, where=outline(exc))
 
     def _look_after(self, running: Running) -> None:
+        if running.ended_at and self.abandon and time.monotonic() - running.ended_at > NOTICE_S:
+            self.abandon()
         if running.ended:
-            if self.abandon and time.monotonic() - running.ended_at > NOTICE_S:
-                self.abandon()
             return
         try:
-            if running.overrun_s > self.margin_s:
+            if running.overrun_s > self.margin_s and not running.ended_at:
                 self.end(running, ATTEMPT_HUNG)
                 return
             if time.monotonic() - running.renewed < self.store.lease_s / BEATS_PER_LEASE:
@@ -125,18 +127,21 @@ class Heartbeat:
             running.verdict = self.store.renew(running.record.task_id, running.token)
             if running.verdict is Verdict.OVERDUE:
                 self.end(running, DEADLINE)
-            elif running.verdict in (Verdict.CANCELLED, Verdict.FENCED) and not running.ended_at:
-                running.ended_at = time.monotonic()
-            elif running.ended_at and self.abandon and time.monotonic() - running.ended_at > NOTICE_S:
-                self.abandon()
+            elif running.verdict in (Verdict.CANCELLED, Verdict.FENCED):
+                running.ended_at = running.ended_at or time.monotonic()
         except StoreUnavailable as exc:
             log.warning("lease not renewed", task_id=running.record.task_id, reason=str(exc))
 
     def end(self, running: Running, error: Failure) -> None:
-        """Record that an attempt failed for good, and let it know at its next chunk."""
+        """Record that an attempt failed for good, if that is still its to say, and let it know."""
         ended = with_partial(self.store, failed(running.record, error))
-        self.store.move(ended, token=running.token)
-        running.ended, running.ended_at = error, time.monotonic()
+        moved = self.store.move(ended, token=running.token)
+        ours = moved.record is not None and moved.record.attempt == ended.attempt
+        if moved.outcome is Moved.OK or (moved.outcome is Moved.ENDED and ours):
+            running.ended = error
+        else:
+            running.verdict = _VERDICTS.get(moved.outcome, Verdict.FENCED)
+        running.ended_at = running.ended_at or time.monotonic()
         if error is ATTEMPT_HUNG and running.hung:
             running.hung()
 

@@ -97,7 +97,7 @@ def generate(self: GenerateTask, prompt: str | None = None, **request: Any) -> s
     try:
         given = request if prompt is None else {"prompt": prompt, **request}
         delivery = _delivery(self.request, given)
-        if _send_on(self, delivery):
+        if persistence.persist(lambda: _send_on(self, delivery)):
             raise Ignore()
         outcome = attempt.run(delivery, self.request.token, _worker(self.request.hostname or ""))
         settlement.settle_now(open_store(), get_settings(), self.request.id, self.send)

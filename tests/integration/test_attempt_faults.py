@@ -1,46 +1,60 @@
-"""An attempt at whose end the store is asked for what it cannot do: it fails at once, and says so."""
+"""An attempt whose store cannot do what it is asked for, is away when it begins, or loses the task."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tests.processes import wait_until
 from tests.services import PrivateRedis
 from textgen import attempt, persistence
 from textgen.claims import Worker
 from textgen.draft import Writer
 from textgen.engines.base import Chunk, Engine, EngineRequest, Finish
+from textgen.errors import TransientEngineError
 from textgen.gate import Gate
 from textgen.heartbeat import Heartbeat
 from textgen.lifecycle import Record, Status, Usage, new_task_id
 from textgen.messages import Delivery
 from textgen.settings import Settings
-from textgen.store import Store
-from textgen.store.answers import Terms
+from textgen.store import Store, keys
+from textgen.store.answers import Claim, Terms
 from textgen.store.connection import connect
+
+#: What a scripted engine does next.
+Piece = Chunk | Finish | Callable[[], None]
 
 
 class ScriptedEngine(Engine):
-    """Yields what it is given."""
+    """Yields what it is given, and calls what it is given to call."""
 
     name = "mock"
-    pieces: tuple[Chunk | Finish, ...] = ()
+    pieces: tuple[Piece, ...] = ()
 
     def generate(self, request: EngineRequest) -> Iterator[Chunk | Finish]:
-        yield from self.pieces
+        for piece in self.pieces:
+            if isinstance(piece, (Chunk, Finish)):
+                yield piece
+            else:
+                piece()
 
 
 @pytest.fixture
-def worker(redis_server: PrivateRedis, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
-    clock = SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: pytest.fail("it is tried again"))
-    monkeypatch.setattr(persistence, "time", clock)
-    settings = Settings(redis_url=redis_server.url_of(redis_server.new_database()), engine="mock")
+def server(tmp_path: Path) -> Iterator[PrivateRedis]:
+    with PrivateRedis(tmp_path) as made:
+        yield made
+
+
+def make_worker(url: str) -> Worker:
+    settings = Settings(redis_url=url, engine="mock")
     store, engine = Store(connect(settings), 60), ScriptedEngine(settings)
-    yield Worker(
+    return Worker(
         name="here",
         settings=settings,
         store=store,
@@ -51,19 +65,45 @@ def worker(redis_server: PrivateRedis, monkeypatch: pytest.MonkeyPatch) -> Itera
         gate=Gate(store, settings),
         settle=lambda task_id: None,
     )
-    store.client.close()
+
+
+@pytest.fixture
+def patient(redis_server: PrivateRedis) -> Iterator[Worker]:
+    made = make_worker(redis_server.url_of(redis_server.new_database()))
+    yield made
+    made.store.client.close()
+
+
+@pytest.fixture
+def worker(patient: Worker, monkeypatch: pytest.MonkeyPatch) -> Worker:
+    """One that repeats nothing."""
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: pytest.fail("it is tried again"))
+    monkeypatch.setattr(persistence, "time", clock)
+    return patient
+
+
+def submit(worker: Worker, **params: Any) -> Delivery:
+    submitted = worker.store.submit(
+        Record(new_task_id(), prompt="hello", params=params), Terms(60_000, 0, "print"), 600
+    )
+    assert submitted.terms is not None
+    return Delivery(submitted.record, submitted.terms)
+
+
+def attempt_at(
+    delivery: Delivery, worker: Worker, token: str, *pieces: Piece
+) -> attempt.Parked | attempt.Ended:
+    worker.engine("mock").pieces = pieces
+    return attempt.run(delivery, token, worker)
 
 
 def run(worker: Worker, *pieces: Chunk | Finish, **params: Any) -> Record:
     """An attempt at a new task, by an engine that yields `pieces`; the record that it leaves."""
-    worker.engine("mock").pieces = pieces
-    record = Record(new_task_id(), prompt="hello", params=params)
-    submitted = worker.store.submit(record, Terms(60_000, 0, "print"), 600)
-    assert submitted.terms is not None
-    outcome = attempt.run(Delivery(submitted.record, submitted.terms), "token", worker)
+    delivery = submit(worker, **params)
+    outcome = attempt_at(delivery, worker, "token", *pieces)
     assert isinstance(outcome, attempt.Ended)
     assert outcome.by_us
-    found = worker.store.get(record.task_id)
+    found = worker.store.get(delivery.record.task_id)
     assert found is not None
     return found
 
@@ -89,3 +129,59 @@ def test_text_that_the_store_will_never_take_fails_its_attempt_once(worker: Work
     assert (record.status, record.result, record.attempt) == (Status.FAILED, "some ", 1)
     assert record.error is not None
     assert (record.error.type, record.usage) == ("StoreBroken", None)
+
+
+def lose(worker: Worker) -> None:
+    """Have Redis lose all that it holds, and the heartbeat notice."""
+    worker.store.client.flushdb()
+    worker.heartbeat.beat(list(worker.heartbeat._running))
+
+
+def fail() -> None:
+    raise TransientEngineError("not now")
+
+
+@pytest.mark.parametrize("then", [Chunk("", tokens=0), fail], ids=["a sign of life", "a failure"])
+def test_a_task_that_redis_lost_comes_back_with_its_message(worker: Worker, then: Piece) -> None:
+    delivery = submit(worker)
+    with pytest.raises(persistence.HandBack, match="lost the task"):
+        attempt_at(delivery, worker, "one", lambda: lose(worker), then, Chunk("lost"))
+    again = attempt_at(delivery, worker, "two", Chunk("text"), Finish("stop", Usage(1, 1)))
+    assert again.record is not None
+    assert (again.record.status, again.record.result) == (Status.COMPLETED, "text")
+
+
+def test_an_attempt_past_its_limit_that_is_fenced_is_not_the_one_that_ended_the_task(worker: Worker) -> None:
+    delivery = submit(worker)
+    task_id = delivery.record.task_id
+
+    def lose_lease() -> None:
+        [running] = worker.heartbeat._running
+        running.limit_s = -1.0
+        assert worker.store.client.hset(keys.state(task_id), "token", "other") == 0
+
+    outcome = attempt_at(delivery, worker, "one", Chunk("some "), lose_lease, Chunk("text"))
+    assert outcome == attempt.Ended(None)
+    assert worker.store.client.hget(keys.state(task_id), "status") == "PROCESSING"
+
+
+def test_a_delivery_waits_for_a_store_that_is_away(
+    server: PrivateRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, tries = make_worker(server.url), []
+    delivery, claim = submit(worker), worker.store.claim
+
+    def counted(*args: Any) -> Claim:
+        tries.append(args)
+        return claim(*args)
+
+    monkeypatch.setattr(worker.store, "claim", counted)
+    server.kill()
+    with ThreadPoolExecutor(1) as thread:
+        asked = thread.submit(attempt_at, delivery, worker, "one", Chunk("text"), Finish("stop", Usage(1, 1)))
+        wait_until(lambda: len(tries) > 2 or asked.done(), 30, "claims are refused")
+        server.start()
+        record = asked.result(30).record
+    assert record is not None
+    assert (record.status, record.attempt) == (Status.COMPLETED, 1)
+    worker.store.client.close()
