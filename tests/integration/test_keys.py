@@ -92,7 +92,7 @@ def secret_task(server: Server) -> Iterator[tuple[str, httpx.Client]]:
 
 @pytest.fixture
 def bob(server: Server) -> Iterator[httpx.Client]:
-    _, key = server.key("--scope", "generate", "--scope", "read", "--scope", "admin", owner="bob")
+    _, key = server.key("--scope", "generate", "--scope", "read", "--scope", "admin", owner="bob-of-keys")
     with server.http(key) as made:
         yield made
 
