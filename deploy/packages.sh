@@ -14,7 +14,7 @@ as_root() {
 # Install the packages named, without starting the services in them. Fails, having said what to do,
 # where there is no apt or no permission.
 install_packages() {
-    if ! command -v apt-get >/dev/null 2>&1 || ! root=$(as_root); then
+    if ! command -v apt-get >/dev/null 2>&1 || ! become=$(as_root); then
         echo "error: these are needed, and this script may not install them: $*" >&2
         echo "       On Debian or Ubuntu, as root: apt-get update && apt-get install -y $*" >&2
         return 1
@@ -24,15 +24,15 @@ install_packages() {
     made_policy=no
     if [ ! -e "$policy" ]; then
         # A service that cannot start, as in a container, would fail the installation; none is needed.
-        printf '#!/bin/sh\nexit 101\n' | $root tee "$policy" >/dev/null
-        $root chmod 755 "$policy"
+        printf '#!/bin/sh\nexit 101\n' | $become tee "$policy" >/dev/null
+        $become chmod 755 "$policy"
         made_policy=yes
     fi
     status=0
-    { $root apt-get update -q && $root env DEBIAN_FRONTEND=noninteractive \
+    { $become apt-get update -q && $become env DEBIAN_FRONTEND=noninteractive \
         apt-get install -q -y --no-install-recommends "$@"; } >&2 || status=$?
     if [ "$made_policy" = yes ]; then
-        $root rm -f "$policy"
+        $become rm -f "$policy"
     fi
     [ "$status" -eq 0 ] || echo "error: apt-get could not install $*" >&2
     return "$status"
