@@ -64,6 +64,8 @@ class Submit:
     replayed: bool = False
     #: No answer came because a process was killed on purpose.
     killed: bool = False
+    #: The error instead of an answer.
+    failure: str | None = None
     #: Whether, after a refusal, any read showed the task. None: nobody looked.
     visible: bool | None = None
 

@@ -209,7 +209,7 @@ class World(ABC):
         try:
             got = httpx.post(f"{self.url}/v1/tasks", json=body, headers=headers, timeout=2 * ANSWER_S)
         except httpx.TransportError as exc:
-            failure = type(exc).__name__
+            failure = repr(exc)
         else:
             failure = None
             known = got.json().get("task_id") if got.status_code in (200, 202) else None
@@ -231,6 +231,7 @@ class World(ABC):
             retry_after="retry-after" in answer.headers,
             replayed="idempotent-replayed" in answer.headers,
             killed=failure is not None and self.kills_web,
+            failure=failure,
             visible=None,
         )
         return answer

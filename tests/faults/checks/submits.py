@@ -64,7 +64,7 @@ def _unanswered(submit: Submit, bound_s: float) -> str | None:
     if submit.killed:
         return None
     if status is None:
-        return f"got no answer in {took:.1f} s"
+        return f"got no answer in {took:.1f} s" + (f" but {submit.failure}" if submit.failure else "")
     if took > bound_s:
         return f"was answered {status} after {took:.1f} s"
     if status in (429, 503) and not submit.retry_after:

@@ -77,9 +77,10 @@ def valkey_emptied(world: EmbeddedWorld) -> None:
 
 @row(31, "FLUSHDB of the store", "Q, R", embedded=True)
 def store_flushed(world: World) -> None:
-    running = world.running(seconds=5)
+    running = world.running(seconds=10)
     with world.only(None):
         queued = [world.queued() for _ in range(5)]
+        world.in_phase(running, "PROCESSING")
         with world.fault(), world.emptying():
             world.store.flushdb()
     for task in (running, *queued):

@@ -132,7 +132,7 @@ def worker_quits(world: World) -> None:
 
 @row(9, "SIGTERM, and SIGKILL 2 s later", "R", embedded=True)
 def worker_stopped_and_killed(world: World) -> None:
-    task = world.running(seconds=6)
+    task = world.running(seconds=10)
     with world.fault():
         end(task.worker, signal.SIGTERM)
         time.sleep(2)  # part of the fault
