@@ -72,6 +72,7 @@ class Draft:
     def add(self, chunk: Chunk) -> None:
         """Take a chunk in; `pass_on` or `flush` writes it."""
         if chunk.text:
+            chunk.text.encode()  # what cannot be written fails here, where it holds up no other text
             self._pieces.append(chunk.text)
             self._unwritten.append(chunk)
             self._chars += len(chunk.text)
@@ -215,20 +216,26 @@ class Writer:
             if not is_well:
                 time.sleep(PAUSE_S)
 
-    def write(self, drafts: Iterable[Draft]) -> bool:
-        """Write what drafts hold, in one round trip; False where the store is away and they keep it."""
+    def write(self, drafts: Iterable[Draft], is_alone: bool = False) -> bool:
+        """Write what drafts hold, in one round trip; False where the store is away and they keep it.
+
+        Where one holds what cannot be written, each is written alone; that one is left to its attempt.
+        """
         begun = [(draft, batch) for draft in drafts if (batch := draft.begin())]
         verdicts: list[Verdict | None] = [None] * len(begun)
         is_broken = False
         try:
             verdicts[:] = fanout.append_each(self.store, [draft.piece(batch) for draft, batch in begun])
-        except StoreUnavailable as exc:
-            is_broken = isinstance(exc, StoreBroken)
-            return is_broken
+        except StoreBroken:
+            is_broken = True
+        except StoreUnavailable:
+            return False
         except Exception as exc:  # noqa: BLE001 - what is wrong with one text must not end the writing of all
             log.error("writer stumbled", where=outline(exc))
-            return False
+            is_broken = True
         finally:
             for (draft, batch), verdict in zip(begun, verdicts, strict=True):
-                draft.end(batch, verdict, is_broken)
+                draft.end(batch, verdict, is_broken and is_alone)
+        if is_broken and not is_alone:
+            return all(self.write([draft], is_alone=True) for draft, _ in begun)
         return True

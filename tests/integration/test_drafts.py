@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -196,8 +197,36 @@ def test_one_that_the_store_will_not_take_disturbs_no_other(writer: Writer) -> N
     for draft in (odd, other):
         draft.add(Chunk("b"))
     writer.write([odd, other])
-    other.add(Chunk("c"))
-    other.pass_on()
-    assert logged(other) == "abc"
+    assert logged(other) == "ab"
+    assert (odd.has_more, other.has_more) == (False, False)
     with pytest.raises(StoreBroken):
         odd.pass_on()
+
+
+def test_a_chunk_that_cannot_be_counted_disturbs_no_other(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd, other = begun(writer), begun(writer)
+    for draft in (odd, other):
+        draft.add(Chunk("a"))
+        draft.pass_on()
+    monkeypatch.setattr(drafts, "SLOW_S", 60.0)
+    none: Any = None
+    odd.add(Chunk("b", none))
+    odd.pass_on()
+    for text in "bcd":
+        other.add(Chunk(text))
+        other.pass_on()
+    wait_until(lambda: logged(other) == "abcd", 5, "all of the other is written")
+    with pytest.raises(TypeError):
+        odd.pass_on()
+
+
+@pytest.mark.parametrize("text", ["b\ud800", b"b", 5])
+def test_a_text_that_cannot_be_written_is_not_taken_in(writer: Writer, text: Any) -> None:
+    draft = begun(writer)
+    draft.add(Chunk("a"))
+    with pytest.raises((UnicodeEncodeError, AttributeError)):
+        draft.add(Chunk(text))
+    draft.flush()
+    assert logged(draft) == draft.text == "a"
