@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 
 import structlog
 
@@ -60,6 +59,8 @@ class Draft:
         #: Whether the attempt is to write what comes next by itself: Redis has lost its task, or will not
         #: take what somebody wrote.
         self._is_apart = False
+        #: Whether Redis has lost the log, so that it lacks what was written before, too.
+        self._is_anew = False
         self._passed_on = float("-inf")
         #: Held during each write.
         self._lock = threading.Lock()
@@ -139,8 +140,10 @@ class Draft:
         self._lock.release()
 
     def piece(self, batch: list[Chunk]) -> Piece:
-        """A batch as the log takes it."""
+        """A batch as the log takes it, behind all that it lacks."""
         text, tokens = "".join(chunk.text for chunk in batch), sum(chunk.tokens for chunk in batch)
+        if self._is_anew:
+            text = self.text[: self._written_chars] + text
         known = next((c.prompt_tokens for c in batch if c.prompt_tokens is not None), None)
         return Piece(self.running.record.task_id, self.running.token, self._writes, text, tokens, known)
 
@@ -153,19 +156,16 @@ class Draft:
             self.running.renewed = time.monotonic()
         self._writes += 1
         self._doubtful = 0
-        self._is_apart = False
+        self._is_apart = self._is_anew = False
         self._written_chars += sum(len(chunk.text) for chunk in batch)
         del self._unwritten[: len(batch)]
 
     def _write(self, batch: list[Chunk]) -> Verdict:
-        piece = self.piece(batch)
-        [verdict] = fanout.append_each(self.store, [piece])
-        if verdict is Verdict.ABSENT and self.restore():
-            self._writes = 0
-            rest = sum(len(chunk.text) for chunk in self._unwritten[len(batch) :])
-            whole = self.text
-            again = replace(piece, number=0, text=whole[: len(whole) - rest])
-            [verdict] = fanout.append_each(self.store, [again])
+        [verdict] = fanout.append_each(self.store, [self.piece(batch)])
+        if verdict is Verdict.ABSENT:
+            self._is_anew, self._writes = True, 0
+            if self.restore():
+                [verdict] = fanout.append_each(self.store, [self.piece(batch)])
         return verdict
 
     def restore(self) -> bool:

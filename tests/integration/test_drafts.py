@@ -20,7 +20,7 @@ from textgen.heartbeat import Running
 from textgen.lifecycle import Record, new_task_id
 from textgen.settings import Settings
 from textgen.store import Store, fanout, keys, log
-from textgen.store.answers import Terms, Verdict
+from textgen.store.answers import Claim, Terms, Verdict
 from textgen.store.connection import connect
 from textgen.store.fanout import Piece
 
@@ -149,6 +149,52 @@ def test_a_task_that_redis_has_lost_is_claimed_again_by_its_attempt(writer: Writ
     draft.pass_on()
     assert draft.running.verdict is Verdict.OK
     assert logged(draft) == draft.text == "abc"
+
+
+@pytest.mark.parametrize("mood", [REFUSED, UNANSWERED])
+@pytest.mark.parametrize("by", [ITSELF, WRITER])
+def test_what_redis_has_lost_is_written_again_whatever_becomes_of_the_first_try(
+    writer: Writer, shaky: Shaky, mood: str, by: str
+) -> None:
+    draft = begun(writer)
+    for text in "ab":
+        draft.add(Chunk(text))
+        draft.flush()
+    writer.store.client.flushdb()
+    draft.add(Chunk("c"))
+    shaky.moods = [OK, mood]
+    draft.flush()
+    draft.add(Chunk("d"))
+    if by == WRITER:
+        writer.write([draft])
+    draft.flush()
+    assert draft.running.verdict is Verdict.OK
+    assert logged(draft) == draft.text == "abcd"
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+def test_what_redis_has_lost_is_written_again_whatever_becomes_of_the_claim(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch, is_done: bool
+) -> None:
+    draft = begun(writer)
+    for text in "ab":
+        draft.add(Chunk(text))
+        draft.flush()
+    writer.store.client.flushdb()
+    claim = writer.store.claim
+
+    def fails(*args: Any) -> Claim:
+        monkeypatch.undo()
+        if is_done:
+            claim(*args)
+        raise StoreUnavailable("nobody knows")
+
+    monkeypatch.setattr(writer.store, "claim", fails)
+    for text in "cd":
+        draft.add(Chunk(text))
+        draft.flush()
+    assert draft.running.verdict is Verdict.OK
+    assert logged(draft) == draft.text == "abcd"
 
 
 def test_a_text_that_cannot_be_written_does_not_end_the_writing(
