@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 
 import structlog
 
@@ -60,6 +59,8 @@ class Draft:
         #: Whether the attempt is to write what comes next by itself: Redis has lost its task, or will not
         #: take what somebody wrote.
         self._is_apart = False
+        #: Whether Redis has lost the log, so that it lacks what was written before, too.
+        self._is_anew = False
         self._passed_on = float("-inf")
         #: Held during each write.
         self._lock = threading.Lock()
@@ -72,6 +73,7 @@ class Draft:
     def add(self, chunk: Chunk) -> None:
         """Take a chunk in; `pass_on` or `flush` writes it."""
         if chunk.text:
+            chunk.text.encode()  # what cannot be written fails here, where it holds up no other text
             self._pieces.append(chunk.text)
             self._unwritten.append(chunk)
             self._chars += len(chunk.text)
@@ -138,8 +140,10 @@ class Draft:
         self._lock.release()
 
     def piece(self, batch: list[Chunk]) -> Piece:
-        """A batch as the log takes it."""
+        """A batch as the log takes it, behind all that it lacks."""
         text, tokens = "".join(chunk.text for chunk in batch), sum(chunk.tokens for chunk in batch)
+        if self._is_anew:
+            text = self.text[: self._written_chars] + text
         known = next((c.prompt_tokens for c in batch if c.prompt_tokens is not None), None)
         return Piece(self.running.record.task_id, self.running.token, self._writes, text, tokens, known)
 
@@ -152,19 +156,16 @@ class Draft:
             self.running.renewed = time.monotonic()
         self._writes += 1
         self._doubtful = 0
-        self._is_apart = False
+        self._is_apart = self._is_anew = False
         self._written_chars += sum(len(chunk.text) for chunk in batch)
         del self._unwritten[: len(batch)]
 
     def _write(self, batch: list[Chunk]) -> Verdict:
-        piece = self.piece(batch)
-        [verdict] = fanout.append_each(self.store, [piece])
-        if verdict is Verdict.ABSENT and self.restore():
-            self._writes = 0
-            rest = sum(len(chunk.text) for chunk in self._unwritten[len(batch) :])
-            whole = self.text
-            again = replace(piece, number=0, text=whole[: len(whole) - rest])
-            [verdict] = fanout.append_each(self.store, [again])
+        [verdict] = fanout.append_each(self.store, [self.piece(batch)])
+        if verdict is Verdict.ABSENT:
+            self._is_anew, self._writes = True, 0
+            if self.restore():
+                [verdict] = fanout.append_each(self.store, [self.piece(batch)])
         return verdict
 
     def restore(self) -> bool:
@@ -215,20 +216,26 @@ class Writer:
             if not is_well:
                 time.sleep(PAUSE_S)
 
-    def write(self, drafts: Iterable[Draft]) -> bool:
-        """Write what drafts hold, in one round trip; False where the store is away and they keep it."""
+    def write(self, drafts: Iterable[Draft], is_alone: bool = False) -> bool:
+        """Write what drafts hold, in one round trip; False where the store is away and they keep it.
+
+        Where one holds what cannot be written, each is written alone; that one is left to its attempt.
+        """
         begun = [(draft, batch) for draft in drafts if (batch := draft.begin())]
         verdicts: list[Verdict | None] = [None] * len(begun)
         is_broken = False
         try:
             verdicts[:] = fanout.append_each(self.store, [draft.piece(batch) for draft, batch in begun])
-        except StoreUnavailable as exc:
-            is_broken = isinstance(exc, StoreBroken)
-            return is_broken
+        except StoreBroken:
+            is_broken = True
+        except StoreUnavailable:
+            return False
         except Exception as exc:  # noqa: BLE001 - what is wrong with one text must not end the writing of all
             log.error("writer stumbled", where=outline(exc))
-            return False
+            is_broken = True
         finally:
             for (draft, batch), verdict in zip(begun, verdicts, strict=True):
-                draft.end(batch, verdict, is_broken)
+                draft.end(batch, verdict, is_broken and is_alone)
+        if is_broken and not is_alone:
+            return all(self.write([draft], is_alone=True) for draft, _ in begun)
         return True

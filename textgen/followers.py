@@ -9,7 +9,8 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import structlog
@@ -34,6 +35,8 @@ TELL_S = 0.1
 LOOK, MOST = 50, 250
 #: Those that are claimed at one beat, where the leases of other attempts wait for it.
 LOOK_AT_BEAT = 5
+#: Seconds in which followers that have ended are settled at once; the janitor settles the rest.
+SETTLE_S = 5.0
 #: How texts end that may answer later requests.
 WHOLE = ("stop", "length")
 #: Why the text of a follower is void that was handed back.
@@ -57,6 +60,10 @@ class Follower:
         rest = text[self.written : self.writing]
         return Piece(self.running.record.task_id, self.running.token, self.writes, rest)
 
+    def pulse(self) -> Piece:
+        """No text: what renews its lease."""
+        return Piece(self.running.record.task_id, self.running.token, self.writes, "")
+
     def note_written(self) -> None:
         """Note that its last piece stands in its log."""
         self.writes += self.writing > self.written
@@ -73,7 +80,7 @@ class Followers:
         draft: What the attempt writes.
         heartbeat: Ends a follower that takes too long.
         settings: The settings.
-        settle: Called with the id of each follower that has ended.
+        settle: Called with the id of a follower that has ended, while others are kept.
     """
 
     def __init__(
@@ -91,6 +98,8 @@ class Followers:
         self.settle = settle
         self.store = draft.store
         self._followers: dict[str, Follower] = {}
+        #: Ids of those that have ended, and are to be settled.
+        self._ended: deque[str] = deque()
         self._lock = threading.Lock()
         self._next_look = 0.0
 
@@ -105,13 +114,14 @@ class Followers:
         self._next_look = time.monotonic() + TELL_S
         with self._lock:
             self._guarded(self._look)
+        self._settle()
 
     def beat(self) -> None:
         """The same while the attempt's engine says nothing; hand back when it has to stop."""
-        if self.place is None or not self._lock.acquire(blocking=False):
+        running = self.draft.running
+        if self.place is None or running.is_over or not self._lock.acquire(blocking=False):
             return
         try:
-            running = self.draft.running
             if running.ended or running.verdict in (Verdict.CANCELLED, Verdict.FENCED, Verdict.OVERDUE):
                 self._guarded(self._hand_back)
             else:
@@ -121,16 +131,28 @@ class Followers:
 
     def complete(self, record: Record) -> None:
         """Keep the result of the attempt, which stands, and complete all followers by it."""
+        self.draft.running.is_over = True
         stored = Stored.of(record)
         with self._lock:
             if stored.finish_reason in WHOLE:
                 self._guarded(lambda: self._keep(stored))
             self._guarded(lambda: self._finish(stored))
+            self._guarded(self._hand_back)
+        self._settle()
 
     def close(self) -> None:
         """Give the lead up, and hand back who is left."""
+        self.draft.running.is_over = True
         with self._lock:
             self._guarded(self._hand_back)
+
+    def _settle(self) -> None:
+        """Settle who has ended; without the lock, as it may publish, and wait for a broker that is away."""
+        until = time.monotonic() + SETTLE_S
+        while self._ended:
+            task_id = self._ended.popleft()
+            if time.monotonic() < until:
+                self.settle(task_id)
 
     def _guarded(self, act: Callable[[], None]) -> None:
         """Do without what Redis does not answer: leases lapse, and messages come back by themselves."""
@@ -166,12 +188,9 @@ class Followers:
             limit_s = control.terms.limit_s(self.settings.attempt_timeout_s)
             self._followers[task_id] = Follower(Running(claim.record, token, limit_s))
 
-    def _write(self, text: str, is_beat: bool = False) -> None:
-        """Write what each lacks; at a beat, renew the leases of the others too, and leave the rest for later.
-
-        Settling may publish, for which a broker that is away lets one wait: the janitor settles these.
-        """
-        due = [one for one in self._followers.values() if is_beat or one.written < len(text)]
+    def _write(self, text: str, is_for_all: bool = False) -> None:
+        """Write what each lacks, and renew the leases of those that lack nothing too if it is for all."""
+        due = [one for one in self._followers.values() if is_for_all or one.written < len(text)]
         pieces = [follower.piece(text) for follower in due]
         for follower, verdict in zip(due, fanout.append_each(self.store, pieces), strict=True):
             error = DEADLINE if verdict is Verdict.OVERDUE else None
@@ -181,13 +200,20 @@ class Followers:
             if error:
                 self.heartbeat.end(follower.running, error)
             if error or verdict is not Verdict.OK:
-                self._drop(follower, is_beat)
+                self._drop(follower)
 
-    def _drop(self, follower: Follower, is_beat: bool = False) -> None:
+    def _drop(self, follower: Follower) -> None:
         task_id = follower.running.record.task_id
         del self._followers[task_id]
-        if not is_beat:
-            self.settle(task_id)
+        self._ended.append(task_id)
+
+    def _in_turn(self) -> Iterator[Follower]:
+        """Each follower, to be ended; the leases of those whose turn has not come are kept."""
+        waiting = list(self._followers.values())
+        while waiting:
+            yield from waiting[:LOOK]
+            waiting = waiting[LOOK:]
+            fanout.append_each(self.store, [follower.pulse() for follower in waiting])
 
     def _keep(self, stored: Stored) -> None:
         assert self.place is not None
@@ -197,20 +223,19 @@ class Followers:
 
     def _finish(self, stored: Stored) -> None:
         self._adopt()
-        self._write(stored.text)
-        whole = [one for one in self._followers.values() if one.written == len(stored.text)]
-        for follower in whole:
-            ended = stored.on(follower.running.record)
-            self.store.move(ended, token=follower.running.token)
-            self._drop(follower)
+        self._write(stored.text, is_for_all=True)
+        for follower in self._in_turn():
+            if follower.written == len(stored.text):
+                self.store.move(stored.on(follower.running.record), token=follower.running.token)
+                self._drop(follower)
 
     def _hand_back(self) -> None:
         """Give up, for good, what is left: it is published again at once, and counts as no failure."""
         assert self.place is not None
         place, self.place = self.place, None
         cache.leave(self.store, place, self._leader)
-        for task_id, follower in self._followers.items():
+        for follower in self._in_turn():
             waiting = follower.running.record.but(status=Status.PENDING)
             moved = self.store.move(waiting, token=follower.running.token, reason=LEADER_GONE)
             if moved.outcome is Moved.OK:
-                self.store.schedule(task_id, 0.0)
+                self.store.schedule(waiting.task_id, 0.0)

@@ -48,6 +48,8 @@ class Running:
     #: The error that was recorded from here, if the attempt was ended from here.
     ended: Failure | None = None
     ended_at: float = 0.0
+    #: Whether it is done itself, and only what it does for others is left.
+    is_over: bool = False
     #: Called when the attempt is given up because its engine hangs.
     hung: Callable[[], None] | None = None
     #: Called at each beat of the heartbeat, whatever has become of the attempt.
@@ -114,6 +116,8 @@ class Heartbeat:
             log.error("heartbeat stumbled", task_id=running.record.task_id, where=outline(exc))
 
     def _look_after(self, running: Running) -> None:
+        if running.is_over:
+            return
         if running.ended_at and self.abandon and time.monotonic() - running.ended_at > NOTICE_S:
             self.abandon()
         if running.ended:

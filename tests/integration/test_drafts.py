@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,7 +20,7 @@ from textgen.heartbeat import Running
 from textgen.lifecycle import Record, new_task_id
 from textgen.settings import Settings
 from textgen.store import Store, fanout, keys, log
-from textgen.store.answers import Terms, Verdict
+from textgen.store.answers import Claim, Terms, Verdict
 from textgen.store.connection import connect
 from textgen.store.fanout import Piece
 
@@ -150,6 +151,52 @@ def test_a_task_that_redis_has_lost_is_claimed_again_by_its_attempt(writer: Writ
     assert logged(draft) == draft.text == "abc"
 
 
+@pytest.mark.parametrize("mood", [REFUSED, UNANSWERED])
+@pytest.mark.parametrize("by", [ITSELF, WRITER])
+def test_what_redis_has_lost_is_written_again_whatever_becomes_of_the_first_try(
+    writer: Writer, shaky: Shaky, mood: str, by: str
+) -> None:
+    draft = begun(writer)
+    for text in "ab":
+        draft.add(Chunk(text))
+        draft.flush()
+    writer.store.client.flushdb()
+    draft.add(Chunk("c"))
+    shaky.moods = [OK, mood]
+    draft.flush()
+    draft.add(Chunk("d"))
+    if by == WRITER:
+        writer.write([draft])
+    draft.flush()
+    assert draft.running.verdict is Verdict.OK
+    assert logged(draft) == draft.text == "abcd"
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+def test_what_redis_has_lost_is_written_again_whatever_becomes_of_the_claim(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch, is_done: bool
+) -> None:
+    draft = begun(writer)
+    for text in "ab":
+        draft.add(Chunk(text))
+        draft.flush()
+    writer.store.client.flushdb()
+    claim = writer.store.claim
+
+    def fails(*args: Any) -> Claim:
+        monkeypatch.undo()
+        if is_done:
+            claim(*args)
+        raise StoreUnavailable("nobody knows")
+
+    monkeypatch.setattr(writer.store, "claim", fails)
+    for text in "cd":
+        draft.add(Chunk(text))
+        draft.flush()
+    assert draft.running.verdict is Verdict.OK
+    assert logged(draft) == draft.text == "abcd"
+
+
 def test_a_text_that_cannot_be_written_does_not_end_the_writing(
     writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,8 +243,36 @@ def test_one_that_the_store_will_not_take_disturbs_no_other(writer: Writer) -> N
     for draft in (odd, other):
         draft.add(Chunk("b"))
     writer.write([odd, other])
-    other.add(Chunk("c"))
-    other.pass_on()
-    assert logged(other) == "abc"
+    assert logged(other) == "ab"
+    assert (odd.has_more, other.has_more) == (False, False)
     with pytest.raises(StoreBroken):
         odd.pass_on()
+
+
+def test_a_chunk_that_cannot_be_counted_disturbs_no_other(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd, other = begun(writer), begun(writer)
+    for draft in (odd, other):
+        draft.add(Chunk("a"))
+        draft.pass_on()
+    monkeypatch.setattr(drafts, "SLOW_S", 60.0)
+    none: Any = None
+    odd.add(Chunk("b", none))
+    odd.pass_on()
+    for text in "bcd":
+        other.add(Chunk(text))
+        other.pass_on()
+    wait_until(lambda: logged(other) == "abcd", 5, "all of the other is written")
+    with pytest.raises(TypeError):
+        odd.pass_on()
+
+
+@pytest.mark.parametrize("text", ["b\ud800", b"b", 5])
+def test_a_text_that_cannot_be_written_is_not_taken_in(writer: Writer, text: Any) -> None:
+    draft = begun(writer)
+    draft.add(Chunk("a"))
+    with pytest.raises((UnicodeEncodeError, AttributeError)):
+        draft.add(Chunk(text))
+    draft.flush()
+    assert logged(draft) == draft.text == "a"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -360,9 +361,8 @@ def test_a_task_that_waits_for_another_is_known_to_be_parked(env: Environment) -
     assert abs(until_ms - store.now_ms() - parked.wait_s * 1000) < 1000
 
 
-@pytest.fixture
-def led(env: Environment) -> SimpleNamespace:
-    """The followers of an attempt in this process, one so far; its id, and what was settled of them."""
+def leading(number: int = 1) -> SimpleNamespace:
+    """The followers of an attempt in this process, so many so far; their ids, and who of them was settled."""
     from textgen import caching
     from textgen.draft import Draft, Writer
     from textgen.followers import Followers
@@ -372,15 +372,132 @@ def led(env: Environment) -> SimpleNamespace:
     from textgen.store import open_store
 
     store, settings, settled = open_store(), get_settings(), []
-    leader, other = (Delivery(store.get(one), store.control(one).terms) for one in (submit(), submit()))
-    seat, _ = (caching.enter(store, settings, one) for one in (leader, other))
+    ids = [submit() for _ in range(1 + number)]
+    tasks = [Delivery(store.get(task_id), store.control(task_id).terms) for task_id in ids]
+    seat, *_ = [caching.enter(store, settings, one) for one in tasks]
+    leader, ids = tasks[0], ids[1:]
     claim = store.claim(leader.record, leader.terms, "token", "worker")
     draft = Draft(Running(claim.record, "token", 60.0), leader.terms, Writer(store), "worker")
     followers = Followers(seat.place, draft, Heartbeat(store), settings, settled.append)
     followers.beat()
-    task_id = other.record.task_id
-    assert store.get(task_id).status == Status.PROCESSING.value
-    return SimpleNamespace(followers=followers, task_id=task_id, settled=settled)
+    assert {store.get(task_id).status for task_id in ids} == {Status.PROCESSING.value}
+    return SimpleNamespace(followers=followers, task_id=ids[0], ids=ids, settled=settled)
+
+
+@pytest.fixture
+def led(env: Environment) -> SimpleNamespace:
+    return leading()
+
+
+@pytest.fixture
+def led_three(env: Environment) -> SimpleNamespace:
+    return leading(3)
+
+
+def completed(led: SimpleNamespace) -> Record:
+    """The record of the leader, once it has ended with a text."""
+    from textgen.store import open_store
+
+    running = led.followers.draft.running
+    ended = running.record.but(status=Status.COMPLETED, result="one two", finish_reason="stop")
+    record = open_store().move(ended, token=running.token).record
+    assert record is not None
+    return record
+
+
+def statuses(led: SimpleNamespace) -> set[str]:
+    from textgen.store import open_store
+
+    return {open_store().get(task_id).status for task_id in led.ids}
+
+
+def test_all_followers_complete_before_the_first_is_settled(led_three: SimpleNamespace) -> None:
+    at_settling = []
+    led_three.followers.settle = lambda task_id: at_settling.append((task_id, statuses(led_three)))
+    led_three.followers.complete(completed(led_three))
+    assert at_settling == [(task_id, {Status.COMPLETED.value}) for task_id in led_three.ids]
+
+
+def test_who_takes_long_to_settle_is_left_to_the_janitor(
+    led_three: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from textgen import followers
+
+    monkeypatch.setattr(followers, "SETTLE_S", 0.1)
+    led_three.followers.settle = lambda task_id: led_three.settled.append(task_id) or time.sleep(0.2)
+    led_three.followers.complete(completed(led_three))
+    assert statuses(led_three) == {Status.COMPLETED.value}
+    assert led_three.settled == led_three.ids[:1]
+
+
+@pytest.mark.parametrize("ends", ["complete", "close"])
+def test_followers_whose_turn_to_end_has_not_come_keep_their_leases(
+    led_three: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    from textgen import followers
+
+    store, leases = led_three.followers.store, []
+    move = store.move
+
+    def slow(record: Record, **given: Any) -> Any:
+        leases.append(store.control(record.task_id).lease_ms)
+        time.sleep(0.05)
+        return move(record, **given)
+
+    record = completed(led_three)
+    monkeypatch.setattr(followers, "LOOK", 1)
+    monkeypatch.setattr(store, "move", slow)
+    if ends == "complete":
+        led_three.followers.complete(record)
+    else:
+        led_three.followers.close()
+    assert leases[0] + 50 <= leases[1] <= leases[2] - 50
+
+
+def test_followers_keep_their_leases_while_another_is_settled(led_three: SimpleNamespace) -> None:
+    from textgen import client
+
+    store, (cancelled, other, _), leases = led_three.followers.store, led_three.ids, []
+
+    def settle(task_id: str) -> None:
+        for _ in range(2):
+            leases.append(store.control(other).lease_ms)
+            time.sleep(0.05)
+            led_three.followers.beat()
+
+    led_three.followers.settle = settle
+    client.cancel(cancelled)
+    led_three.followers.draft.add(Chunk("one "))
+    led_three.followers.tell()
+    early, late = leases
+    assert late >= early + 50
+
+
+@pytest.mark.parametrize("ends", ["complete", "close"])
+def test_an_attempt_that_ends_its_followers_is_not_given_up(
+    led_three: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    """Given a child process, and an attempt that has ended: whoever renewed its lease would be fenced."""
+    from textgen import heartbeat
+
+    monkeypatch.setattr(heartbeat, "NOTICE_S", 0.0)
+    given_up: list[str] = []
+    store, running = led_three.followers.store, led_three.followers.draft.running
+    beating = heartbeat.Heartbeat(store, abandon=lambda: given_up.append("given up"))
+    move = store.move
+
+    def beats(record: Record, **given: Any) -> Any:
+        beating.beat([running])
+        beating.beat([running])
+        return move(record, **given)
+
+    record = completed(led_three)
+    monkeypatch.setattr(store, "move", beats)
+    if ends == "complete":
+        led_three.followers.complete(record)
+    else:
+        led_three.followers.close()
+    assert given_up == []
 
 
 def test_nobody_settles_a_follower_at_a_beat(led: SimpleNamespace) -> None:
