@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -241,6 +242,8 @@ class _Attempt:
     def _append(self, chunk: Chunk) -> bool:
         """Add a chunk to the log; False if the attempt has to stop."""
         self.draft.add(chunk)
+        if self.running.verdict is Verdict.ABSENT:
+            persist(self.draft.restore)
         if self.running.overrun_s > 0:
             self.draft.flush()
             self.worker.heartbeat.end(self.running, outcomes.ATTEMPT_TIMEOUT)
@@ -303,9 +306,7 @@ class _Attempt:
 
     def _wait(self, failures: int, error: Failure | None, wait_s: float, reason: str) -> Parked | Ended:
         waiting = self.record.but(status=Status.PENDING, failures=failures, error=error)
-        moved = persist(
-            lambda: self.store.move(waiting, token=self.running.token, due_s=wait_s, reason=reason)
-        )
+        moved = persist(lambda: self._move(waiting, due_s=wait_s, reason=reason))
         if moved.outcome is Moved.OK and moved.record:
             return Parked(moved.record, self.terms, wait_s, is_retry=True)
         return self._stopped()
@@ -321,7 +322,8 @@ class _Attempt:
         return self._go_on(TransientEngineError("the engine asked for the end of its process"))
 
     def _settle(self, ended: Record, is_dead: bool = False) -> Ended:
-        moved = persist(lambda: self._finish(ended, is_dead))
+        asked = self.record.model
+        moved = persist(lambda: self._move(ended, is_dead=is_dead, asked=asked))
         if moved.outcome is Moved.CANCELLED:
             return self._stopped()
         ours = moved.record is not None and moved.record.attempt == ended.attempt
@@ -329,11 +331,13 @@ class _Attempt:
             return Ended(moved.record, by_us=True)
         return Ended(moved.record)
 
-    def _finish(self, ended: Record, is_dead: bool) -> Transition:
-        token, asked = self.running.token, self.record.model
-        moved = self.store.move(ended, token=token, is_dead=is_dead, asked=asked)
+    def _move(self, record: Record, **named: Any) -> Transition:
+        """Move the task on; one that Redis has lost is brought back first."""
+        moved = self.store.move(record, token=self.running.token, **named)
         if moved.outcome is Moved.ABSENT and self.draft.restore():
-            moved = self.store.move(ended.but(attempt=self.record.attempt), token=token, asked=asked)
+            moved = self.store.move(
+                record.but(attempt=self.record.attempt), token=self.running.token, **named
+            )
         return moved
 
     def _stopped(self) -> Ended:

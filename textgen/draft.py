@@ -52,7 +52,8 @@ class Draft:
         self._pieces: list[str] = []
         self._unwritten: list[Chunk] = []
         self._chars = self._written_chars = 0
-        self._writes = 0
+        self._writes = self._written_tokens = 0
+        self._prompt_tokens: int | None = None
         #: How many of the unwritten were in a write that came to no answer: it is repeated as it was,
         #: so that the log can tell it from what is new.
         self._doubtful = 0
@@ -107,7 +108,7 @@ class Draft:
             StoreBroken: It will never take this.
         """
         with self._lock:
-            while self._unwritten:
+            while self._unwritten or self._is_anew:
                 batch = self._batch()
                 try:
                     verdict = self._write(batch)
@@ -142,9 +143,10 @@ class Draft:
     def piece(self, batch: list[Chunk]) -> Piece:
         """A batch as the log takes it, behind all that it lacks."""
         text, tokens = "".join(chunk.text for chunk in batch), sum(chunk.tokens for chunk in batch)
-        if self._is_anew:
-            text = self.text[: self._written_chars] + text
         known = next((c.prompt_tokens for c in batch if c.prompt_tokens is not None), None)
+        if self._is_anew:
+            text, tokens = self.text[: self._written_chars] + text, self._written_tokens + tokens
+            known = self._prompt_tokens if known is None else known
         return Piece(self.running.record.task_id, self.running.token, self._writes, text, tokens, known)
 
     def _batch(self) -> list[Chunk]:
@@ -158,18 +160,33 @@ class Draft:
         self._doubtful = 0
         self._is_apart = self._is_anew = False
         self._written_chars += sum(len(chunk.text) for chunk in batch)
+        self._written_tokens += sum(chunk.tokens for chunk in batch)
+        self._prompt_tokens = next(
+            (c.prompt_tokens for c in batch if c.prompt_tokens is not None), self._prompt_tokens
+        )
         del self._unwritten[: len(batch)]
 
     def _write(self, batch: list[Chunk]) -> Verdict:
         [verdict] = fanout.append_each(self.store, [self.piece(batch)])
-        if verdict is Verdict.ABSENT:
-            self._is_anew, self._writes = True, 0
-            if self.restore():
-                [verdict] = fanout.append_each(self.store, [self.piece(batch)])
+        if verdict is Verdict.ABSENT and self._restore():
+            [verdict] = fanout.append_each(self.store, [self.piece(batch)])
         return verdict
 
     def restore(self) -> bool:
-        """Claim a task again that Redis has lost while it ran; False if somebody else has."""
+        """Bring back a task that Redis has lost while it ran, and its text; False if somebody else has it.
+
+        Raises:
+            StoreUnavailable: Redis did not answer; it may be repeated.
+        """
+        with self._lock:
+            if not self._restore():
+                return False
+            self.running.verdict = Verdict.OK
+        self.flush()
+        return True
+
+    def _restore(self) -> bool:
+        self._is_anew, self._writes = True, 0
         record = self.running.record
         lost = record.but(status=Status.PENDING, attempt=record.attempt - 1)
         claim = self.store.claim(lost, self.terms, self.running.token, self.worker)

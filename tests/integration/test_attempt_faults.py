@@ -15,7 +15,7 @@ from tests.processes import wait_until
 from tests.services import PrivateRedis
 from textgen import attempt, persistence
 from textgen.claims import Worker
-from textgen.draft import Writer
+from textgen.draft import Draft, Writer
 from textgen.engines.base import Chunk, Engine, EngineRequest, Finish
 from textgen.errors import TransientEngineError
 from textgen.gate import Gate
@@ -23,8 +23,8 @@ from textgen.heartbeat import Heartbeat
 from textgen.lifecycle import Record, Status, Usage, new_task_id
 from textgen.messages import Delivery
 from textgen.settings import Settings
-from textgen.store import Store, keys
-from textgen.store.answers import Claim, Terms
+from textgen.store import Store, keys, log
+from textgen.store.answers import Claim, Terms, Transition
 from textgen.store.connection import connect
 
 #: What a scripted engine does next.
@@ -141,11 +141,50 @@ def fail() -> None:
     raise TransientEngineError("not now")
 
 
-@pytest.mark.parametrize("then", [Chunk("", tokens=0), fail], ids=["a sign of life", "a failure"])
-def test_a_task_that_redis_lost_comes_back_with_its_message(worker: Worker, then: Piece) -> None:
+def test_a_task_that_redis_lost_goes_on_where_it_was(worker: Worker) -> None:
     delivery = submit(worker)
-    with pytest.raises(persistence.HandBack, match="lost the task"):
-        attempt_at(delivery, worker, "one", lambda: lose(worker), then, Chunk("lost"))
+    quiet, pieces = Chunk("", tokens=0), (Chunk("some ", 1, 7), Chunk("text", 2), Finish("stop", Usage()))
+    ended = attempt_at(delivery, worker, "one", pieces[0], lambda: lose(worker), quiet, *pieces[1:])
+    assert ended.record is not None
+    assert (ended.record.status, ended.record.result) == (Status.COMPLETED, "some text")
+    assert ended.record.usage == Usage(7, 3)
+    assert log.text_of(worker.store, delivery.record.task_id, 1) == "some text"
+
+
+def test_a_task_that_is_lost_before_its_end_has_its_text_in_its_log(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delivery, move = submit(worker), worker.store.move
+
+    def lose_and_move(*args: Any, **named: Any) -> Transition:
+        monkeypatch.undo()
+        worker.store.client.flushdb()
+        return move(*args, **named)
+
+    monkeypatch.setattr(worker.store, "move", lose_and_move)
+    ended = attempt_at(delivery, worker, "one", Chunk("some "), Chunk("text"), Finish("stop", Usage(1, 1)))
+    assert ended.record is not None
+    assert (ended.record.status, ended.record.result) == (Status.COMPLETED, "some text")
+    assert log.text_of(worker.store, delivery.record.task_id, 1) == "some text"
+
+
+def test_a_task_that_redis_lost_before_its_engine_failed_is_tried_again(worker: Worker) -> None:
+    delivery = submit(worker)
+    parked = attempt_at(delivery, worker, "one", lambda: lose(worker), fail)
+    assert isinstance(parked, attempt.Parked)
+    stands = worker.store.get(delivery.record.task_id)
+    assert stands == parked.record
+    assert (stands.status, stands.failures) == (Status.PENDING, 1)
+
+
+def test_what_cannot_be_brought_back_comes_back_with_its_message(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delivery = submit(worker)
+    with monkeypatch.context() as patch:
+        patch.setattr(Draft, "restore", lambda draft: False)
+        with pytest.raises(persistence.HandBack, match="lost the task"):
+            attempt_at(delivery, worker, "one", lambda: lose(worker), Chunk("", tokens=0), Chunk("lost"))
     again = attempt_at(delivery, worker, "two", Chunk("text"), Finish("stop", Usage(1, 1)))
     assert again.record is not None
     assert (again.record.status, again.record.result) == (Status.COMPLETED, "text")
