@@ -10,10 +10,10 @@ import pytest
 
 from tests.environment import Environment
 from tests.processes import wait_until
-from textgen.lifecycle import Record, Status, new_task_id
+from textgen.lifecycle import Event, Record, Status, new_task_id
 from textgen.store import Store, keys, log, open_store, subscriber
 from textgen.store.answers import Terms
-from textgen.store.feed import KEPT
+from textgen.store.feed import KEPT, Feed
 from textgen.store.following import Following
 
 
@@ -91,3 +91,22 @@ def test_a_follower_that_becomes_garbage_in_the_middle_of_a_call_holds_up_nobody
     assert keys.events(second.task_id) in channels
     other.close()
     wait_until(lambda: keys.events(second.task_id) not in channels, 10, "so is the second")
+
+
+def test_what_is_announced_while_a_page_is_counted_is_read(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = begun(store)
+    feed = Feed(store, record.task_id, threading.BoundedSemaphore())
+    last = feed.after(None)[-1].id
+
+    class Page(list[Event]):
+        def __len__(self) -> int:
+            monkeypatch.undo()
+            write(store, record, range(1))
+            feed.expire()
+            return 0
+
+    monkeypatch.setattr(log, "read", lambda *args: Page())
+    feed.expire()
+    assert [event.type for event in feed.after(last)] == ["chunk"]

@@ -81,7 +81,8 @@ class Feed:
         except StoreUnavailable:
             self._is_stale, self._away_since = True, time.monotonic()
             raise
-        self._is_stale |= len(found) == KEPT
+        if len(found) == KEPT:  # not by `|=`, which would undo an `expire` in between
+            self._is_stale = True
         self._entries.extend(found)
         while len(self._entries) > KEPT:
             self._base = self._entries.popleft().id
