@@ -9,10 +9,12 @@ from itertools import islice
 from typing import Any
 
 import pytest
+import redis
 
 from tests.environment import Environment
 from tests.processes import wait_until
 from textgen.lifecycle import Event, Record, Status, new_task_id
+from textgen.settings import get_settings
 from textgen.store import Store, keys, log, open_store, subscriber
 from textgen.store.answers import Terms
 from textgen.store.feed import KEPT, Feed
@@ -134,6 +136,26 @@ def test_the_log_after_one_that_redis_lost_is_followed_from_its_beginning(
     assert text_of(found) == "".join(f" {number}" for number in range(written_anew))
     assert [event.data["reason"] for event in filter(None, found) if event.type == "reset"] == ["log_lost"]
     assert text_of(Following(store, record.task_id)) == text_of(found)
+
+
+def test_a_log_that_redis_set_back_is_followed_anew_and_to_its_end(store: Store) -> None:
+    record = begun(store)
+    names = [make(record.task_id) for make in keys.OF_TASK]
+    followers = [Following(store, record.task_id, heartbeat_s=0.5) for _ in range(2)]
+    write(store, record, range(3))
+    client = redis.Redis.from_url(get_settings().store)
+    saved = {name: client.dump(name) for name in names if client.exists(name)}
+    write(store, record, range(3, 13))
+    found = [list(islice(follower, 15)) for follower in followers]
+    for name, value in saved.items():
+        client.restore(name, 600_000, value, replace=True)
+    client.close()
+    finish(store, record)
+
+    for follower, seen in zip(followers, found, strict=True):
+        seen += islice(follower, 40)
+        assert follower.is_over
+        assert text_of(seen) == " 0 1 2"
 
 
 def test_what_is_announced_while_a_page_is_counted_is_read(
