@@ -123,7 +123,8 @@ class Subscriber:
             listener = Listener(channel, chunks)
             channel.listeners.add(listener)
         try:
-            listener.confirmed.wait(CONFIRM_S)
+            if listener.confirmed.wait(CONFIRM_S):
+                listener.wait(0)  # whoever listens from here on looks first
             yield listener
         finally:
             self._leave(name, channel, listener)
@@ -180,11 +181,9 @@ class Subscriber:
             channel = self._channels.get(message["channel"])
         if channel is None:
             return
-        if message["type"] == "subscribe" and not channel.confirmed.is_set():
-            channel.feed.expire()
+        if message["type"] == "subscribe":
+            channel.wake()  # what was announced before is missed
             channel.confirmed.set()
-        elif message["type"] == "subscribe":
-            channel.wake()  # the connection was made anew, and what was announced meanwhile is missed
         elif message["type"] == "message":
             if message["data"].endswith(" chunk"):
                 self._untold.add(channel)
