@@ -50,6 +50,7 @@ class ModelTask:
     def claim(self, token: str, attempt: int, failures: int) -> Claimed:
         if self.status is None:
             self.is_visible, self.attempt, self.failures = True, attempt, failures
+            self.log.append(("reset", attempt, "log_lost"))
             self._become(Status.PENDING)
         if self.is_terminal:
             return Claimed.ENDED

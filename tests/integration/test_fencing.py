@@ -175,8 +175,9 @@ def test_a_task_that_redis_lost_is_rebuilt_from_its_message(store: Store, delive
     store.client.flushdb()
     record = claim(store, delivery, "token")
     assert (record.prompt, record.attempt, record.created_at) == ("hello", 1, delivery.record.created_at)
-    states = [event.data["status"] for event in log.read(store, record.task_id)]
-    assert states == ["PENDING", "PROCESSING"]
+    reset, *states = log.read(store, record.task_id)
+    assert (reset.type, reset.data) == ("reset", {"reason": "log_lost"})
+    assert [event.data["status"] for event in states] == ["PENDING", "PROCESSING"]
 
 
 def test_every_key_of_a_task_expires_at_every_step(store: Store, delivery: Delivery) -> None:

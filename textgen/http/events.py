@@ -30,7 +30,7 @@ def follow(path: TaskPath, query: EventQuery, header: EventHeaders) -> Response:
 
     A stream that breaks off is resumed behind the last event seen, by `Last-Event-ID` (or `after`),
     with any process of this server, also after the task has ended. Its `id`s are opaque. After a
-    `reset`, all text before it is void: another attempt writes it anew. A line that begins with a
+    `reset`, all text before it is void and is written anew. A line that begins with a
     colon comes every 15 s while nothing happens.
     """
     after = header.last_event_id or query.after

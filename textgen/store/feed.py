@@ -52,6 +52,13 @@ class Feed:
         if time.monotonic() - self._read_at >= age_s:
             self._is_stale = True
 
+    def restart(self, newest: str | None) -> None:
+        """Forget all if it goes beyond `newest`, the log's last entry now: Redis has lost that log."""
+        with self._lock:
+            if order(self._last) > order(newest):
+                self._entries.clear()
+                self._is_based, self._is_stale = False, True
+
     def after(self, position: str | None) -> list[Event]:
         """The entries behind `position`, in order; a part of them if they are many.
 
@@ -70,18 +77,22 @@ class Feed:
         with self._reads:
             return log.read(self._store, self._task_id, position)
 
+    @property
+    def _last(self) -> str | None:
+        return self._entries[-1].id if self._entries else self._base
+
     def _refresh(self) -> None:
         if time.monotonic() - self._away_since < AWAY_S:
             raise StoreUnavailable("Redis did not answer a moment ago")
         self._is_stale, self._read_at = False, time.monotonic()
-        newest = self._entries[-1].id if self._entries else self._base
         try:
             with self._reads:
-                found = log.read(self._store, self._task_id, newest, KEPT)
+                found = log.read(self._store, self._task_id, self._last, KEPT)
         except StoreUnavailable:
             self._is_stale, self._away_since = True, time.monotonic()
             raise
-        self._is_stale |= len(found) == KEPT
+        if len(found) == KEPT:  # not by `|=`, which would undo an `expire` in between
+            self._is_stale = True
         self._entries.extend(found)
         while len(self._entries) > KEPT:
             self._base = self._entries.popleft().id

@@ -90,7 +90,7 @@ class Following:
     def _follow(self) -> Generator[list[Event]]:
         with subscriber(self._store).listening(self._task_id, chunks=True) as self._listener:
             if not self._listener.feed.after(self._after):
-                yield from self._look()
+                yield from self._look(self._listener)
             beat = time.monotonic() + self._heartbeat_s
             while not self._is_stopped and not self.is_over:
                 page = self._listener.feed.after(self._after)
@@ -102,15 +102,16 @@ class Following:
                     yield []
                     beat = time.monotonic() + self._heartbeat_s
                     self._listener.feed.expire(self._heartbeat_s / 2)
-                    yield from self._look()
+                    yield from self._look(self._listener)
 
-    def _look(self) -> Generator[list[Event]]:
+    def _look(self, listener: Listener) -> Generator[list[Event]]:
         """See whether a log that has nothing new is over, lost or gone."""
         record = self._read()
         with subscriber(self._store).reads:
             newest = log.newest(self._store, self._task_id)
         if order(newest) < order(self._after):
             self._after = None
+            listener.feed.restart(newest)
             yield [Event(ANEW, "reset", 1, {"reason": "log_lost"})]
         elif record.status.is_terminal and order(newest) == order(self._after):
             self.is_over = True

@@ -7,6 +7,7 @@ listener is woken by an announcement, and by a lost connection; it then looks wh
 from __future__ import annotations
 
 import os
+import select
 import threading
 import time
 from collections import deque
@@ -27,6 +28,10 @@ from textgen.store.tasks import Store
 LOOK_S = 5.0
 #: Seconds that a subscription may take to be confirmed before the store is read all the same.
 CONFIRM_S = 2.0
+#: Announcements taken in before others may have the connection.
+BATCH = 100
+#: Seconds that the rest of an announcement may take to come.
+REST_S = 1.0
 #: Seconds before a lost connection is made anew.
 RECONNECT_S = 0.5
 #: The part of a process's connections that followers may use at once: the rest is for all else.
@@ -89,6 +94,7 @@ class Subscriber:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._channels: dict[str, Channel] = {}
+        #: Held by whoever uses the connection: redis-py makes it anew in whatever thread finds it lost.
         self._lock = threading.Lock()
         #: Listeners that have gone. Whoever is not followed to its end goes when it is garbage, which may be
         #: in the middle of a call here, with the lock held.
@@ -123,7 +129,8 @@ class Subscriber:
             listener = Listener(channel, chunks)
             channel.listeners.add(listener)
         try:
-            listener.confirmed.wait(CONFIRM_S)
+            if listener.confirmed.wait(CONFIRM_S):
+                listener.wait(0)  # whoever listens from here on looks first
             yield listener
         finally:
             self._leave(name, channel, listener)
@@ -158,33 +165,49 @@ class Subscriber:
             self._thread.start()
 
     def _read(self) -> None:
+        messages: list[Any] = []
         while True:
-            if self._gone:
-                with self._lock:
-                    self._let_go()
+            is_more = len(messages) == BATCH
             wait_s = max(0.0, self._round_at - time.monotonic()) if self._untold else 1.0
             try:
-                message = self._pubsub.get_message(timeout=wait_s)
+                has_come = self._await(0.0 if is_more else wait_s) or is_more
+                with self._lock:
+                    self._let_go()
+                    self._pubsub.check_health()
+                    messages = self._messages() if has_come else []
             except (redis.RedisError, OSError, ValueError):
+                messages = []
                 self._reconnect()
-                continue
-            if message is not None:
+            for message in filter(None, messages):
                 self._take(message)
             if self._untold and time.monotonic() >= self._round_at:
                 woken = sum(channel.wake(is_text=True) for channel in self._untold)
                 self._untold.clear()
                 self._round_at = time.monotonic() + woken * PACE_S
 
+    def _await(self, wait_s: float) -> bool:
+        """Whether something has come, or the connection is lost. Only this is done without the lock."""
+        sock = self._pubsub.connection._sock  # redis-py waits for it only in a read, which needs the lock
+        if sock is None:
+            return True
+        poll = select.poll()
+        poll.register(sock, select.POLLIN)
+        return bool(poll.poll(wait_s * 1000))
+
+    def _messages(self) -> list[Any]:
+        """What has come, BATCH at the most; None stands for what is no message. With the lock held."""
+        found = [self._pubsub.get_message(timeout=REST_S)]
+        while len(found) < BATCH and self._pubsub.connection.can_read():
+            found.append(self._pubsub.get_message(timeout=REST_S))
+        return found
+
     def _take(self, message: dict[str, Any]) -> None:
-        with self._lock:
-            channel = self._channels.get(message["channel"])
+        channel = self._channels.get(message["channel"])
         if channel is None:
             return
-        if message["type"] == "subscribe" and not channel.confirmed.is_set():
-            channel.feed.expire()
+        if message["type"] == "subscribe":
+            channel.wake()  # what was announced before is missed
             channel.confirmed.set()
-        elif message["type"] == "subscribe":
-            channel.wake()  # the connection was made anew, and what was announced meanwhile is missed
         elif message["type"] == "message":
             if message["data"].endswith(" chunk"):
                 self._untold.add(channel)

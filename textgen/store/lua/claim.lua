@@ -19,6 +19,9 @@ if not status then
     'fingerprint', ARGV[9], 'deadline', ARGV[7], 'ttl', ARGV[8], 'due', 0, 'envelope', ARGV[10],
     'queue_until', ARGV[11], 'attempt_s', ARGV[12])
   if ARGV[13] ~= '' then redis.call('HSET', state, 'webhook', ARGV[13]) end
+  -- The log may have been lost under its followers: ids go on growing, so that none of them is passed over.
+  redis.call('HSET', state, 'seq', integer(now))
+  emit(attempt, 'reset', 'reason', 'log_lost')
   emit(attempt, 'state', 'status', 'PENDING', 'at', iso(now))
 end
 local function answer(word)
