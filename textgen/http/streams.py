@@ -112,9 +112,14 @@ def _frame(event_id: str, kind: str, data: dict[str, Any]) -> str:
 
 
 def _text(following: client.Following, read: Callable[[], Record]) -> Generator[str]:
+    has_text = False
     yield ""  # sends the headers
     for page in _for_a_while(following):
-        yield "".join(_plain(event) for event in page)
+        told = ""
+        for event in page:
+            told += _plain(event) if has_text or event.type == "chunk" else ""
+            has_text = has_text or event.type == "chunk"
+        yield told
     if not following.is_over:
         raise ConnectionAbortedError
     record = read()
