@@ -134,7 +134,7 @@ class Draft:
         """For the writer: what has become of a batch; None if nobody knows, or not all could be."""
         if verdict is None:
             self._doubtful, self._is_apart = len(batch), is_broken
-        elif verdict is Verdict.ABSENT:
+        elif verdict in (Verdict.ABSENT, Verdict.BEHIND):
             self._is_apart = True
         else:
             self._note(batch, verdict)
@@ -168,7 +168,9 @@ class Draft:
 
     def _write(self, batch: list[Chunk]) -> Verdict:
         [verdict] = fanout.append_each(self.store, [self.piece(batch)])
-        if verdict is Verdict.ABSENT and self._restore():
+        if verdict is Verdict.BEHIND:
+            self._is_anew, self._writes = True, 0
+        if verdict is Verdict.BEHIND or (verdict is Verdict.ABSENT and self._restore()):
             [verdict] = fanout.append_each(self.store, [self.piece(batch)])
         return verdict
 

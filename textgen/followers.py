@@ -69,6 +69,10 @@ class Follower:
         self.writes += self.writing > self.written
         self.written = self.writing
 
+    def note_lost(self) -> None:
+        """Note that nothing stands in its log."""
+        self.writes = self.written = self.writing = 0
+
 
 class Followers:
     """Those who follow one attempt.
@@ -194,6 +198,9 @@ class Followers:
         pieces = [follower.piece(text) for follower in due]
         for follower, verdict in zip(due, fanout.append_each(self.store, pieces), strict=True):
             error = DEADLINE if verdict is Verdict.OVERDUE else None
+            if verdict is Verdict.BEHIND:
+                follower.note_lost()
+                continue
             if verdict is Verdict.OK:
                 follower.note_written()
                 error = ATTEMPT_TIMEOUT if follower.running.overrun_s > 0 else None

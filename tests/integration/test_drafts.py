@@ -57,8 +57,13 @@ def shaky(monkeypatch: pytest.MonkeyPatch) -> Shaky:
 
 
 @pytest.fixture
-def store(redis_server: PrivateRedis) -> Iterator[Store]:
-    client = connect(Settings(redis_url=redis_server.url_of(redis_server.new_database())))
+def place(redis_server: PrivateRedis) -> Settings:
+    return Settings(redis_url=redis_server.url_of(redis_server.new_database()))
+
+
+@pytest.fixture
+def store(place: Settings) -> Iterator[Store]:
+    client = connect(place)
     yield Store(client, 60)
     client.close()
 
@@ -195,6 +200,39 @@ def test_what_redis_has_lost_is_written_again_whatever_becomes_of_the_claim(
         draft.flush()
     assert draft.running.verdict is Verdict.OK
     assert logged(draft) == draft.text == "abcd"
+
+
+@pytest.mark.parametrize("mood", [OK, REFUSED, UNANSWERED])
+@pytest.mark.parametrize("by", [ITSELF, WRITER])
+def test_what_redis_lost_by_coming_back_older_is_written_again(
+    place: Settings, writer: Writer, shaky: Shaky, mood: str, by: str
+) -> None:
+    draft, plain = begun(writer), connect(place, decodes=False)
+    names = [make(draft.running.record.task_id) for make in keys.OF_TASK]
+    for text in ("a", "b", "c"):
+        if text == "b":
+            saved = {name: plain.dump(name) for name in names if plain.exists(name)}
+        draft.add(Chunk(text, 2, 5 if text == "a" else None))
+        draft.flush()
+    before = log.newest(writer.store, draft.running.record.task_id)
+    for name, value in saved.items():
+        plain.restore(name, 600_000, value, replace=True)
+    plain.close()
+    draft.add(Chunk("d", 2))
+    shaky.moods = [mood]
+    if by == WRITER:
+        writer.write([draft])
+    draft.flush()
+    draft.add(Chunk("e", 2))
+    draft.flush()
+    assert draft.running.verdict is Verdict.OK
+    assert logged(draft) == draft.text == "abcde"
+    control = draft.store.control(draft.running.record.task_id)
+    assert control is not None
+    assert (control.tokens, control.prompt_tokens) == (10, 5)
+    found = log.read(writer.store, draft.running.record.task_id, before)
+    assert found[0].type == "reset", "whoever had read it all sees that it begins anew"
+    assert "".join(event.data.get("text", "") for event in found).endswith("abcde")
 
 
 def test_a_text_that_cannot_be_written_does_not_end_the_writing(

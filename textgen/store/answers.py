@@ -88,6 +88,8 @@ class Verdict(StrEnum):
     OK = "ok"
     #: Redis has lost the task.
     ABSENT = "absent"
+    #: Redis has lost the last of the text: all of it is to be written again.
+    BEHIND = "behind"
     #: Another attempt holds the task now.
     FENCED = "fenced"
     CANCELLED = "cancelled"

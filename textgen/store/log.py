@@ -49,6 +49,10 @@ def text_of(store: Store, task_id: str, attempt: int) -> str:
     parts: list[str] = []
     after: str | None = None
     while page := read(store, task_id, after):
-        parts += [event.data["text"] for event in page if event.type == "chunk" and event.attempt == attempt]
+        for event in page:
+            if event.type == "reset" and event.data["reason"] == "log_lost":
+                parts.clear()
+            elif event.type == "chunk" and event.attempt == attempt:
+                parts.append(event.data["text"])
         after = page[-1].id
     return "".join(parts)
