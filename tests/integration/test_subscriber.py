@@ -10,8 +10,8 @@ import pytest
 
 from tests.environment import Environment
 from tests.services import PrivateRedis
-from textgen.errors import StoreUnavailable
-from textgen.lifecycle import new_task_id
+from textgen.errors import StoreUnavailable, UnknownTask
+from textgen.lifecycle import Record, new_task_id
 from textgen.store import Store, keys, open_store, subscriber
 from textgen.store.subscriber import Subscriber
 
@@ -73,3 +73,13 @@ def test_a_connection_that_is_lost_again_and_again_is_made_anew_by_one_thread_at
         listener.wait(0)
         store.client.publish(keys.events(task_id), "1-0 state")
         assert listener.wait(5)
+
+
+def test_a_task_that_vanishes_when_time_is_up_is_unknown(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = Record(new_task_id(), prompt="hello")
+    found = iter((record, None))
+    monkeypatch.setattr(store, "get", lambda task_id: next(found))
+    with pytest.raises(UnknownTask, match="while it was waited for"):
+        subscriber.wait_until_terminal(store, record.task_id, 0.0)

@@ -279,8 +279,8 @@ def wait_until_terminal(
             with reads:
                 record = store.get(task_id)
             left = LOOK_S if give_up is None else give_up - time.monotonic()
-            if (record is not None and record.status.is_terminal) or left <= 0:
-                return record
             if record is None and must_exist:
                 raise UnknownTask(f"task {task_id} has expired while it was waited for")
+            if (record is not None and record.status.is_terminal) or left <= 0:
+                return record
             listener.wait(min(left, LOOK_S))
