@@ -131,6 +131,7 @@ class _Attempt:
         self.draft = Draft(running, terms, worker.writer, worker.name)
         place = seat.place if seat.leads else None
         self.followers = Followers(place, self.draft, worker.heartbeat, worker.settings, worker.settle)
+        running.restore = self.draft.restore
         running.on_beat = self.followers.beat
 
     @property

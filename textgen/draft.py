@@ -56,7 +56,7 @@ class Draft:
         self._prompt_tokens: int | None = None
         #: How many of the unwritten were in a write that came to no answer: it is repeated as it was,
         #: so that the log can tell it from what is new.
-        self._doubtful = 0
+        self._doubtful: int | None = None
         #: Whether the attempt is to write what comes next by itself: Redis has lost its task, or will not
         #: take what somebody wrote.
         self._is_apart = False
@@ -150,14 +150,14 @@ class Draft:
         return Piece(self.running.record.task_id, self.running.token, self._writes, text, tokens, known)
 
     def _batch(self) -> list[Chunk]:
-        return self._unwritten[: self._doubtful or None]
+        return self._unwritten[: self._doubtful]
 
     def _note(self, batch: list[Chunk], verdict: Verdict) -> None:
         self.running.verdict = verdict
         if verdict is Verdict.OK:
             self.running.renewed = time.monotonic()
         self._writes += 1
-        self._doubtful = 0
+        self._doubtful = None
         self._is_apart = self._is_anew = False
         self._written_chars += sum(len(chunk.text) for chunk in batch)
         self._written_tokens += sum(chunk.tokens for chunk in batch)
@@ -184,7 +184,9 @@ class Draft:
             if not self._restore():
                 return False
             self.running.verdict = Verdict.OK
-        self.flush()
+            batch = self._batch()
+            self._doubtful = len(batch)
+            self._note(batch, self._write(batch))
         return True
 
     def _restore(self) -> bool:

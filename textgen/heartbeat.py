@@ -20,7 +20,7 @@ from textgen.lifecycle import Failure, Record
 from textgen.logs import outline
 from textgen.outcomes import ATTEMPT_HUNG, DEADLINE, failed, with_partial
 from textgen.store import Store
-from textgen.store.answers import Moved, Verdict
+from textgen.store.answers import Moved, Transition, Verdict
 
 log = structlog.get_logger(__name__)
 
@@ -52,6 +52,8 @@ class Running:
     is_over: bool = False
     #: Called when the attempt is given up because its engine hangs.
     hung: Callable[[], None] | None = None
+    #: Brings back a task that Redis has lost; False if it is another's now.
+    restore: Callable[[], bool] | None = None
     #: Called at each beat of the heartbeat, whatever has become of the attempt.
     on_beat: Callable[[], None] | None = None
 
@@ -92,6 +94,7 @@ class Heartbeat:
         try:
             yield running
         finally:
+            running.is_over = True
             with self._lock:
                 self._running.discard(running)
 
@@ -131,6 +134,8 @@ class Heartbeat:
             running.verdict = self.store.renew(running.record.task_id, running.token)
             if running.verdict is Verdict.OVERDUE:
                 self.end(running, DEADLINE)
+            elif running.verdict is Verdict.ABSENT and running.restore and not running.is_over:
+                running.restore()
             elif running.verdict in (Verdict.CANCELLED, Verdict.FENCED):
                 running.ended_at = running.ended_at or time.monotonic()
         except StoreUnavailable as exc:
@@ -138,9 +143,10 @@ class Heartbeat:
 
     def end(self, running: Running, error: Failure) -> None:
         """Record that an attempt failed for good, if that is still its to say, and let it know."""
-        ended = with_partial(self.store, failed(running.record, error))
-        moved = self.store.move(ended, token=running.token)
-        ours = moved.record is not None and moved.record.attempt == ended.attempt
+        moved = self._fail(running, error)
+        if moved.outcome is Moved.ABSENT and running.restore and running.restore():
+            moved = self._fail(running, error)
+        ours = moved.record is not None and moved.record.attempt == running.record.attempt
         if moved.outcome is Moved.OK or (moved.outcome is Moved.ENDED and ours):
             running.ended = error
         else:
@@ -148,6 +154,10 @@ class Heartbeat:
         running.ended_at = running.ended_at or time.monotonic()
         if error is ATTEMPT_HUNG and running.hung:
             running.hung()
+
+    def _fail(self, running: Running, error: Failure) -> Transition:
+        ended = with_partial(self.store, failed(running.record, error))
+        return self.store.move(ended, token=running.token)
 
 
 def give_up_child() -> Callable[[], None] | None:

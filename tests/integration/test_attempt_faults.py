@@ -134,7 +134,10 @@ def test_text_that_the_store_will_never_take_fails_its_attempt_once(worker: Work
 def lose(worker: Worker) -> None:
     """Have Redis lose all that it holds, and the heartbeat notice."""
     worker.store.client.flushdb()
-    worker.heartbeat.beat(list(worker.heartbeat._running))
+    running = list(worker.heartbeat._running)
+    for one in running:
+        one.renewed = float("-inf")
+    worker.heartbeat.beat(running)
 
 
 def fail() -> None:
@@ -149,6 +152,45 @@ def test_a_task_that_redis_lost_goes_on_where_it_was(worker: Worker) -> None:
     assert (ended.record.status, ended.record.result) == (Status.COMPLETED, "some text")
     assert ended.record.usage == Usage(7, 3)
     assert log.text_of(worker.store, delivery.record.task_id, 1) == "some text"
+
+
+def test_a_task_that_redis_lost_is_back_while_its_engine_is_silent(worker: Worker) -> None:
+    delivery, seen = submit(worker), []
+    task_id = delivery.record.task_id
+
+    def look() -> None:
+        record = worker.store.get(task_id)
+        seen.append((record and record.status, log.text_of(worker.store, task_id, 1)))
+
+    ended = attempt_at(
+        delivery,
+        worker,
+        "one",
+        Chunk("some "),
+        lambda: lose(worker),
+        look,
+        Chunk("text"),
+        Finish("stop", Usage()),
+    )
+    assert seen == [(Status.PROCESSING, "some ")]
+    assert ended.record is not None
+    assert (ended.record.status, ended.record.result) == (Status.COMPLETED, "some text")
+    assert log.text_of(worker.store, task_id, 1) == "some text"
+
+
+def test_a_task_that_redis_lost_while_its_engine_hangs_fails_at_its_limit(worker: Worker) -> None:
+    delivery = submit(worker)
+
+    def hang() -> None:
+        [running] = worker.heartbeat._running
+        running.limit_s = -60.0
+        lose(worker)
+
+    ended = attempt_at(delivery, worker, "one", Chunk("some "), hang, Chunk("text"))
+    assert ended == attempt.Ended(worker.store.get(delivery.record.task_id), by_us=True)
+    assert ended.record is not None
+    assert ended.record.error is not None
+    assert (ended.record.error.type, ended.record.result) == ("attempt_hung", "some ")
 
 
 def test_a_task_that_is_lost_before_its_end_has_its_text_in_its_log(
