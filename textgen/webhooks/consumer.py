@@ -70,9 +70,15 @@ class Deliveries(bootsteps.ConsumerStep):
         super().__init__(c, **options)
         self.consumer = c
 
+    def stop(self, c: Any) -> None:
+        """Stop consuming; a connection that is lost has taken its channels along."""
+        if c.connection is not None:
+            super().stop(c)
+
     def shutdown(self, c: Any) -> None:
         """Begin no further delivery; those that go on have their time-outs."""
-        super().shutdown(c)
+        if c.connection is not None:
+            super().shutdown(c)
         if not _green(c):
             _threads(os.getpid(), None).executor.shutdown(wait=False, cancel_futures=True)
 
