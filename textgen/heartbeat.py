@@ -152,8 +152,16 @@ class Heartbeat:
         else:
             running.verdict = _VERDICTS.get(moved.outcome, Verdict.FENCED)
         running.ended_at = running.ended_at or time.monotonic()
-        if error is ATTEMPT_HUNG and running.hung:
+        if error is ATTEMPT_HUNG:
+            self._note_hung(running)
+
+    def _note_hung(self, running: Running) -> None:
+        if running.hung:
             running.hung()
+        if self.abandon is None:
+            with self._lock:
+                held = sum(one.ended is ATTEMPT_HUNG for one in self._running)
+            log.error("engine hangs and keeps its slot", task_id=running.record.task_id, slots_lost=held)
 
     def _fail(self, running: Running, error: Failure) -> Transition:
         ended = with_partial(self.store, failed(running.record, error))

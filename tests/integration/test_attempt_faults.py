@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.processes import wait_until
 from tests.services import PrivateRedis
@@ -186,7 +187,11 @@ def test_a_task_that_redis_lost_while_its_engine_hangs_fails_at_its_limit(worker
         running.limit_s = -60.0
         lose(worker)
 
-    ended = attempt_at(delivery, worker, "one", Chunk("some "), hang, Chunk("text"))
+    with capture_logs() as logged:
+        ended = attempt_at(delivery, worker, "one", Chunk("some "), hang, Chunk("text"))
+    assert [line["slots_lost"] for line in logged if line["event"] == "engine hangs and keeps its slot"] == [
+        1
+    ]
     assert ended == attempt.Ended(worker.store.get(delivery.record.task_id), by_us=True)
     assert ended.record is not None
     assert ended.record.error is not None
