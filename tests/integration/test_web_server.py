@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from tests.environment import Environment
+from tests.processes import wait_until
 from tests.programs import WebProcess
 
 HEAD = "POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -133,7 +134,8 @@ def test_a_body_that_does_not_come_is_408_in_time_and_holds_up_nobody(web: WebPr
 
 def test_a_body_that_nobody_wants_is_not_waited_for(web: WebProcess) -> None:
     connection, began = Connection(web), time.monotonic()
-    connection.ask("POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+    head = "POST /nowhere HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 100\r\n\r\n"
+    connection.ask(f"{head}{{")
 
     assert connection.answer().startswith("HTTP/1.1 404 ")
     assert time.monotonic() - began < 5
@@ -145,6 +147,24 @@ def test_headers_that_do_not_come_end_the_connection(web: WebProcess) -> None:
 
     assert connection.answer() == ""
     assert time.monotonic() - began < 15
+
+
+def test_who_asked_while_the_process_stood_still_is_answered(web: WebProcess) -> None:
+    (child,) = psutil.Process(web.pid).children()
+    connection = Connection(web)
+    wait_until(lambda: _holds(child, connection), 10, "the connection is accepted")
+    child.suspend()
+    try:
+        connection.ask("GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        time.sleep(3)  # part of the fault
+    finally:
+        child.resume()
+    assert connection.answer().startswith("HTTP/1.1 200 ")
+
+
+def _holds(process: psutil.Process, connection: Connection) -> bool:
+    ours = connection.socket.getsockname()
+    return any(tuple(one.raddr) == ours for one in process.net_connections("tcp"))
 
 
 def test_a_body_cut_short_is_400_even_where_what_came_is_json(web: WebProcess) -> None:

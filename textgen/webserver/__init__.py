@@ -10,6 +10,9 @@ worker_class = "textgen.webserver.worker.Worker"
 worker_connections = 2000
 #: Seconds that open requests get at a stop. Streams end at once, and are resumed elsewhere.
 graceful_timeout = 10
+#: Seconds that a connection may be idle, and that a request's head may take: a process that stands still for
+#: so long, as on a machine with too much to do, closes the connections of those who asked meanwhile.
+keepalive = 5
 control_socket_disable = True
 #: Headers that a proxy could set, and so could whoever a proxy lets pass them: none.
 forwarder_headers = ""
