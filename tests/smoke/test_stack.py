@@ -66,13 +66,17 @@ class Stack:
         return httpx.get(url, params={"wait_s": wait_s}, timeout=wait_s + 10).json()
 
     def processes(self) -> list[psutil.Process]:
-        """All processes that run with this stack's environment."""
+        """All processes that run with this stack's environment, or on its files: Valkey hides the former."""
         return [process for process in psutil.process_iter() if self._owns(process)]
 
     def _owns(self, process: psutil.Process) -> bool:
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             alive = process.status() != psutil.STATUS_ZOMBIE
-            return alive and process.environ().get("XDG_STATE_HOME") == self.env["XDG_STATE_HOME"]
+            if alive and process.environ().get("XDG_STATE_HOME") == self.env["XDG_STATE_HOME"]:
+                return True
+            return alive and any(
+                Path(file.path).is_relative_to(self.state_dir) for file in process.open_files()
+            )
         return False
 
     def end(self) -> None:
