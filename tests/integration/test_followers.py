@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -411,11 +410,17 @@ def statuses(led: SimpleNamespace) -> set[str]:
     return {open_store().get(task_id).status for task_id in led.ids}
 
 
+def pass_time(store: Any) -> None:
+    """Return when 50 ms have passed for Redis."""
+    until = store.now_ms() + 50
+    wait_until(lambda: store.now_ms() >= until, 5, "time passes")
+
+
 def test_all_followers_complete_before_the_first_is_settled(led_three: SimpleNamespace) -> None:
-    at_settling = []
-    led_three.followers.settle = lambda task_id: at_settling.append((task_id, statuses(led_three)))
+    at_settling: dict[str, set[str]] = {}
+    led_three.followers.settle = lambda task_id: at_settling.update({task_id: statuses(led_three)})
     led_three.followers.complete(completed(led_three))
-    assert at_settling == [(task_id, {Status.COMPLETED.value}) for task_id in led_three.ids]
+    assert at_settling == {task_id: {Status.COMPLETED.value} for task_id in led_three.ids}
 
 
 def test_who_takes_long_to_settle_is_left_to_the_janitor(
@@ -423,11 +428,18 @@ def test_who_takes_long_to_settle_is_left_to_the_janitor(
 ) -> None:
     from textgen import followers
 
-    monkeypatch.setattr(followers, "SETTLE_S", 0.1)
-    led_three.followers.settle = lambda task_id: led_three.settled.append(task_id) or time.sleep(0.2)
+    now = [0.0]
+
+    def settle(task_id: str) -> None:
+        led_three.settled.append(task_id)
+        now[0] += followers.SETTLE_S
+
+    monkeypatch.setattr(followers, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    led_three.followers.settle = settle
     led_three.followers.complete(completed(led_three))
     assert statuses(led_three) == {Status.COMPLETED.value}
-    assert led_three.settled == led_three.ids[:1]
+    [settled] = led_three.settled
+    assert settled in led_three.ids
 
 
 @pytest.mark.parametrize("ends", ["complete", "close"])
@@ -441,7 +453,7 @@ def test_followers_whose_turn_to_end_has_not_come_keep_their_leases(
 
     def slow(record: Record, **given: Any) -> Any:
         leases.append(store.control(record.task_id).lease_ms)
-        time.sleep(0.05)
+        pass_time(store)
         return move(record, **given)
 
     record = completed(led_three)
@@ -462,7 +474,7 @@ def test_followers_keep_their_leases_while_another_is_settled(led_three: SimpleN
     def settle(task_id: str) -> None:
         for _ in range(2):
             leases.append(store.control(other).lease_ms)
-            time.sleep(0.05)
+            pass_time(store)
             led_three.followers.beat()
 
     led_three.followers.settle = settle

@@ -63,7 +63,7 @@ def test_a_connection_that_is_lost_again_and_again_is_made_anew_by_one_thread_at
         runs = [threads.submit(listen) for _ in range(4)]
         while time.monotonic() < until:
             store.client.client_kill_filter(_type="pubsub")
-            time.sleep(0.02)
+            time.sleep(0.02)  # part of the fault
     for run in runs:
         run.result()
 
