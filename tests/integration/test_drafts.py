@@ -82,6 +82,16 @@ def begun(writer: Writer) -> Draft:
     return Draft(Running(claimed, "token", 60), submitted.terms, writer, "worker")
 
 
+def lost(writer: Writer) -> Draft:
+    """The draft of an attempt that has written "ab", which Redis has lost."""
+    draft = begun(writer)
+    for text in "ab":
+        draft.add(Chunk(text))
+        draft.flush()
+    writer.store.client.flushdb()
+    return draft
+
+
 def logged(draft: Draft) -> str:
     return log.text_of(draft.store, draft.running.record.task_id, 1)
 
@@ -161,11 +171,7 @@ def test_a_task_that_redis_has_lost_is_claimed_again_by_its_attempt(writer: Writ
 def test_what_redis_has_lost_is_written_again_whatever_becomes_of_the_first_try(
     writer: Writer, shaky: Shaky, mood: str, by: str
 ) -> None:
-    draft = begun(writer)
-    for text in "ab":
-        draft.add(Chunk(text))
-        draft.flush()
-    writer.store.client.flushdb()
+    draft = lost(writer)
     draft.add(Chunk("c"))
     shaky.moods = [OK, mood]
     draft.flush()
@@ -181,11 +187,7 @@ def test_what_redis_has_lost_is_written_again_whatever_becomes_of_the_first_try(
 def test_what_redis_has_lost_is_written_again_whatever_becomes_of_the_claim(
     writer: Writer, monkeypatch: pytest.MonkeyPatch, is_done: bool
 ) -> None:
-    draft = begun(writer)
-    for text in "ab":
-        draft.add(Chunk(text))
-        draft.flush()
-    writer.store.client.flushdb()
+    draft = lost(writer)
     claim = writer.store.claim
 
     def fails(*args: Any) -> Claim:
